@@ -1,0 +1,19 @@
+//! Whose turn it is.
+//!
+//! Policy lives here: which backend gets the next request, and over which connection. No socket is used here but to
+//! open it, and nothing here knows what is said over it.
+//!
+//! - `origin`: how a backend is named;
+//! - `spares`: connections kept for the next request;
+//! - `backend`: one backend, with its addresses, spares and counts;
+//! - `rotation`: the order in which backends take turns.
+
+mod backend;
+mod origin;
+mod rotation;
+mod spares;
+
+pub use backend::{Backend, InFlight};
+pub use origin::Origin;
+pub use rotation::Rotation;
+pub use spares::Need;

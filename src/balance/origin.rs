@@ -1,0 +1,80 @@
+//! How a backend is named: `http://host:port/prefix`, with scheme, port (80) and prefix optional.
+
+use crate::http::is_valid_authority;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::str::FromStr;
+
+/// A backend as the operator wrote it, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Host and port as they go into a Host field; the port is left out where none was given.
+    pub authority: String,
+    /// What goes before every path: empty, or `/` and more, without a slash at its end.
+    pub prefix: String,
+    host: String,
+    port: u16,
+}
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Origin, String> {
+        const SHAPE: &str = "a backend is http://host:port/prefix, with scheme, port and prefix optional";
+        let rest = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+            Some((scheme, _)) => return Err(format!("the scheme {scheme} is not spoken to backends; {SHAPE}")),
+            None => text,
+        };
+        let (authority, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if authority.contains(['?', '#']) || prefix.contains(['?', '#']) {
+            return Err(format!("a query or fragment makes no sense here; {SHAPE}"));
+        }
+        if !prefix.bytes().all(|b| (0x21..=0x7e).contains(&b)) {
+            return Err(format!("the prefix {prefix:?} holds a character that must be percent-encoded"));
+        }
+        if authority.is_empty() || !is_valid_authority(authority) {
+            return Err(format!("{authority:?} is not a host and port; {SHAPE}, and IPv6 in brackets"));
+        }
+        // A colon within brackets belongs to the address.
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        let port = match port {
+            None => 80,
+            Some(digits) => digits
+                .parse()
+                .ok()
+                .filter(|&port: &u16| port > 0)
+                .ok_or_else(|| format!("{digits:?} is not a port; ports are 1 - 65535"))?,
+        };
+        Ok(Origin {
+            authority: authority.to_owned(),
+            prefix: prefix.trim_end_matches('/').to_owned(),
+            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority, self.prefix)
+    }
+}
+
+impl Origin {
+    /// Looks the host up. May take as long as the system's resolver does.
+    ///
+    /// # Errors
+    /// The resolver's, or that it knows no address.
+    pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        let addresses: Vec<SocketAddr> = (self.host.as_str(), self.port).to_socket_addrs()?.collect();
+        if addresses.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        }
+        Ok(addresses)
+    }
+}

@@ -1,0 +1,165 @@
+//! What a worker has at hand for every turn, and what all workers share.
+
+use super::Client;
+use crate::access_log::{self, AccessLog, Outcome};
+use crate::balance::Rotation;
+use crate::config::Config;
+use crate::http::CHUNK_HEAD_ROOM;
+use crate::net::{Headcount, Lot};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// What all workers share.
+pub struct Shared {
+    /// What was set.
+    pub config: Config,
+    /// Whose turn it is.
+    pub rotation: Rotation,
+    /// Where visits wait.
+    pub lot: Lot<Client>,
+    /// Where finished exchanges are told of.
+    pub access_log: Option<AccessLog>,
+    /// Client connections open now.
+    pub connections: Headcount,
+    /// One set of counts for each worker, so that counting never makes two workers wait for each other.
+    pub counts: Box<[Counts]>,
+    /// Bytes of request bodies collected at the moment.
+    pub collected: AtomicUsize,
+}
+
+/// What one worker has counted. On a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Counts {
+    /// Exchanges begun.
+    pub begun: AtomicUsize,
+    /// Exchanges ended.
+    pub ended: AtomicUsize,
+    /// Turns that panicked.
+    pub panics: AtomicUsize,
+}
+
+/// 64 KiB: with less, long bodies cost more calls; with more, they cost no less.
+const BUFFER: usize = 64 * 1024;
+
+/// A turn moves about so much, then others go first: one fast download can't starve the rest.
+const BUDGET: usize = 1024 * 1024;
+
+/// A worker's desk.
+pub struct Desk {
+    pub(super) shared: Arc<Shared>,
+    worker: usize,
+    /// The time, as of the beginning of the turn.
+    pub(super) now: Instant,
+    /// Where bytes are read into. Larger than any head may be.
+    pub(super) inbound: Vec<u8>,
+    /// Where heads are written.
+    pub(super) out: Vec<u8>,
+    /// How many bytes this turn may still read.
+    pub(super) budget: usize,
+    /// Some byte was written in this turn.
+    pub(super) moved: bool,
+    lines: Vec<u8>,
+    clock: access_log::Clock,
+    date: (u64, String),
+    ids: u64,
+}
+
+impl Desk {
+    /// A desk for the `worker`th worker.
+    pub fn new(shared: Arc<Shared>, worker: usize) -> Desk {
+        let config = &shared.config;
+        let largest_head = config.request_limits.head_bytes.max(config.response_head_bytes);
+        Desk {
+            now: Instant::now(),
+            inbound: vec![0; BUFFER.max(largest_head + CHUNK_HEAD_ROOM)],
+            out: Vec::with_capacity(4096),
+            budget: BUDGET,
+            moved: false,
+            lines: Vec::new(),
+            clock: access_log::Clock::default(),
+            date: (0, String::new()),
+            // Each `RandomState` has keys of its own, from the system: ids differ between workers and processes.
+            ids: RandomState::new().build_hasher().finish(),
+            shared,
+            worker,
+        }
+    }
+
+    /// Makes new what a turn that panicked may have left in disorder.
+    pub fn renew(&mut self) {
+        let lines = std::mem::take(&mut self.lines);
+        *self = Desk { lines, ..Desk::new(Arc::clone(&self.shared), self.worker) };
+    }
+
+    /// Makes ready for a turn.
+    pub fn clear(&mut self, now: Instant, budget: Budget) {
+        self.now = now;
+        self.moved = false;
+        self.budget = match budget {
+            Budget::Whole => BUDGET,
+            Budget::OneBuffer => self.inbound.len(),
+        };
+    }
+
+    /// Hands the lines of this batch of turns over to the access log.
+    pub fn hand_over_lines(&mut self) {
+        if let Some(log) = &self.shared.access_log {
+            log.send(&mut self.lines);
+        }
+    }
+
+    /// What this worker has counted.
+    pub fn counts(&self) -> &Counts {
+        &self.shared.counts[self.worker]
+    }
+
+    pub(super) fn count_begun(&self) {
+        self.counts().begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an exchange out, and writes its line.
+    pub(super) fn count_ended(&mut self, outcome: &Outcome<'_>) {
+        self.counts().ended.fetch_add(1, Ordering::Relaxed);
+        if self.shared.access_log.is_some() {
+            access_log::write_line(outcome, &mut self.clock, &mut self.lines);
+        }
+    }
+
+    /// The value of a Date field, now.
+    pub(super) fn date(&mut self) -> &str {
+        let second = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        if second != self.date.0 || self.date.1.is_empty() {
+            self.date = (second, httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(second)));
+        }
+        &self.date.1
+    }
+
+    /// An id that no other request has: 16 hex digits.
+    pub(super) fn fresh_id(&mut self) -> [u8; 16] {
+        // SplitMix64: every state gives another number, and neighbours don't look alike.
+        self.ids = self.ids.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut number = self.ids;
+        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        number ^= number >> 31;
+        let mut id = [0; 16];
+        for digit in id.iter_mut().rev() {
+            *digit = b"0123456789abcdef"[(number & 15) as usize];
+            number >>= 4;
+        }
+        id
+    }
+}
+
+/// How much a turn may move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    /// As much as a turn may move at most.
+    Whole,
+    /// One buffer: the worker holds the baton, and everybody else waits for it.
+    OneBuffer,
+}

@@ -1,0 +1,93 @@
+//! A head, gathered from as many reads as it takes.
+
+use crate::http::{Flaw, HeadScan};
+use crate::net::Connection;
+use std::io;
+
+/// A head that is being read. Most arrive whole in the first read, and then nothing is ever stored here.
+#[derive(Debug)]
+pub(super) struct Gather {
+    so_far: Vec<u8>,
+    scan: HeadScan,
+}
+
+/// Larger than most heads.
+const PORTION: usize = 2048;
+
+/// Why the head isn't there.
+#[derive(Debug)]
+pub(super) enum Missing {
+    /// More must be read first.
+    NotYet,
+    /// It can't become a valid head any more.
+    Flawed(Flaw),
+    /// The connection ended, or was lost.
+    Ended,
+}
+
+/// A head that is complete: the buffer holds it, and whatever came behind it.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) scan: HeadScan,
+    pub(super) head_end: usize,
+    pub(super) end: usize,
+}
+
+impl Gather {
+    pub(super) fn of_request() -> Gather {
+        Gather { so_far: Vec::new(), scan: HeadScan::of_request() }
+    }
+
+    pub(super) fn of_response() -> Gather {
+        Gather { so_far: Vec::new(), scan: HeadScan::strict() }
+    }
+
+    /// No byte has come.
+    pub(super) fn is_empty(&self) -> bool {
+        self.so_far.is_empty()
+    }
+
+    /// What has come so far of a head that is not complete.
+    pub(super) fn so_far(&self) -> &[u8] {
+        &self.so_far
+    }
+
+    /// Reads on, into a buffer that is larger than any head may be. `check` judges what is there while the head is
+    /// incomplete: it may be too large already.
+    pub(super) fn read(
+        &mut self,
+        from: &mut Connection,
+        buffer: &mut [u8],
+        check: impl Fn(&[u8], &HeadScan) -> Result<(), Flaw>,
+    ) -> Result<Gathered, Missing> {
+        let had = self.so_far.len();
+        buffer[..had].copy_from_slice(&self.so_far);
+        let mut end = had;
+        loop {
+            // A pipelined request is read in small portions, since what is behind it must be put back again.
+            let room = if from.holds_bytes() { buffer.len().min(end + PORTION) } else { buffer.len() };
+            let n = match from.read(&mut buffer[end..room]) {
+                Ok(0) => return Err(Missing::Ended),
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.so_far.extend_from_slice(&buffer[had..end]);
+                    return Err(Missing::NotYet);
+                }
+                Err(_) => return Err(Missing::Ended),
+            };
+            end += n;
+            let flaw = match self.scan.advance(&buffer[..end]) {
+                Ok(Some(head_end)) => {
+                    self.so_far = Vec::new();
+                    return Ok(Gathered { scan: self.scan.clone(), head_end, end });
+                }
+                Ok(None) => check(&buffer[..end], &self.scan).err(),
+                Err(flaw) => Some(flaw),
+            };
+            if let Some(flaw) = flaw {
+                self.so_far.extend_from_slice(&buffer[had..end]); // for the log, and for who may get a body
+                return Err(Missing::Flawed(flaw));
+            }
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! One client connection's life, and one exchange across it.
+//!
+//! This is where the program is told as a story: read a request, find it a backend, carry both messages across, and
+//! begin again. Readiness mechanics stay in `net`, rules of the protocol in `http`, policy in `balance`; what is left
+//! is the order of things.
+//!
+//! - `stop`: how straight-line code says "not yet";
+//! - `gather`: a head, from as many reads as it takes;
+//! - `relay`: one request and its response;
+//! - `pump`: one direction of it;
+//! - `tunnel`: what comes after a 101;
+//! - `answer`: answers of our own;
+//! - `linger`: the gentle close;
+//! - `desk`: what a worker lends to every turn.
+
+mod answer;
+mod desk;
+mod gather;
+mod linger;
+mod pump;
+mod relay;
+mod stop;
+mod tunnel;
+
+pub use desk::{Budget, Counts, Desk, Shared};
+
+use crate::access_log::Outcome;
+use crate::error::{Fault, Reason};
+use crate::http::{
+    Claims, FieldTable, MaxForwards, Persistence, Request, Sender, Version, client_may_stay, refuse_early,
+};
+use crate::net::{Connection, Wants, Watch};
+use answer::Body;
+use gather::{Gather, Gathered, Missing};
+use linger::Linger;
+use relay::{After, Exchange, Said};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+use stop::{Stop, Wait};
+use tunnel::Tunnel;
+
+/// One client connection, from its first byte to its last.
+pub struct Client {
+    connection: Connection,
+    address: SocketAddr,
+    phase: Phase,
+    /// Since when it has been idle.
+    since: Instant,
+    /// It has had an answer.
+    is_known: bool,
+    shared: Arc<Shared>,
+}
+
+enum Phase {
+    /// Between two requests: no byte of the next one has come. Owns nothing.
+    Idle,
+    /// Some of a head has come.
+    Head(Box<BegunHead>),
+    /// A request is under way.
+    Serving(Box<Exchange>),
+    /// HTTP is over.
+    Tunnelling(Box<Tunnel>),
+    /// Everything is said, and the connection is being closed.
+    Lingering(Box<Linger>),
+}
+
+struct BegunHead {
+    gather: Gather,
+    /// A byte a second does not renew it.
+    deadline: Instant,
+}
+
+/// How a turn ends.
+pub enum Turn {
+    /// It waits.
+    Park(Watch),
+    /// The connection is done with.
+    Close,
+}
+
+impl Client {
+    /// A client that has just connected.
+    pub fn new(connection: Connection, address: SocketAddr, now: Instant, shared: &Arc<Shared>) -> Client {
+        shared.connections.enter();
+        Client { connection, address, phase: Phase::Idle, since: now, is_known: false, shared: Arc::clone(shared) }
+    }
+
+    /// Since when it has been idle.
+    pub fn idle_since(&self) -> Instant {
+        self.since
+    }
+
+    /// Whether it has had an answer before.
+    pub fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    /// Does everything that can be done now without waiting.
+    pub fn turn(&mut self, desk: &mut Desk) -> Turn {
+        loop {
+            match self.advance(desk) {
+                Ok(()) => return Turn::Close,
+                Err(Stop::Fault(fault)) => self.fail(fault, desk),
+                Err(Stop::NotYet(wait)) => {
+                    let (deadline, reason) = self.deadline(desk);
+                    if desk.now < deadline {
+                        return Turn::Park(self.watch(wait, deadline));
+                    }
+                    match self.phase {
+                        // Nobody has asked for anything, or everything is said: silence is an answer.
+                        Phase::Idle | Phase::Lingering(_) => return Turn::Close,
+                        Phase::Head(_) | Phase::Serving(_) | Phase::Tunnelling(_) => self.fail(reason.into(), desk),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The phases in their order. `Ok`: the connection is done with.
+    fn advance(&mut self, desk: &mut Desk) -> Result<(), Stop> {
+        loop {
+            match &mut self.phase {
+                Phase::Idle | Phase::Head(_) => {
+                    if !self.begin(desk)? {
+                        return Ok(());
+                    }
+                }
+                Phase::Serving(exchange) => match exchange.advance(&mut self.connection, desk)? {
+                    After::Stay => self.idle(desk),
+                    After::Close => self.phase = Phase::Lingering(Box::new(Linger::after(Vec::new(), desk))),
+                    After::Tunnel(tunnel) => self.phase = Phase::Tunnelling(tunnel),
+                },
+                Phase::Tunnelling(tunnel) => {
+                    tunnel.advance(&mut self.connection, desk)?;
+                    tunnel.count_out(None, desk);
+                    return Ok(());
+                }
+                Phase::Lingering(linger) => return linger.advance(&mut self.connection, desk),
+            }
+        }
+    }
+
+    /// Reads a request's head and begins its exchange. `false`: the client has left between two requests.
+    fn begin(&mut self, desk: &mut Desk) -> Result<bool, Stop> {
+        if desk.budget == 0 && !self.connection.holds_bytes() {
+            // A client that pipelines without end, answered here each time, would never end its turn.
+            self.connection.let_others_go_first().map_err(|_| Reason::ClientGone)?;
+            return Err(Stop::NotYet(Wait::client(Wants::READABLE)));
+        }
+        let limits = desk.shared.config.request_limits;
+        let deadline = desk.now + desk.shared.config.timeouts.head;
+        let mut begun = match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Head(begun) => *begun,
+            Phase::Idle | Phase::Serving(_) | Phase::Tunnelling(_) | Phase::Lingering(_) => {
+                BegunHead { gather: Gather::of_request(), deadline }
+            }
+        };
+        let check = |so_far: &[u8], scan: &_| refuse_early(so_far, scan, limits);
+        let mut inbound = std::mem::take(&mut desk.inbound);
+        let gathered = begun.gather.read(&mut self.connection, &mut inbound, check);
+        let outcome = match gathered {
+            Ok(gathered) => {
+                desk.budget = desk.budget.saturating_sub(gathered.end);
+                self.open_exchange(&inbound, &gathered, desk);
+                Ok(true)
+            }
+            Err(Missing::NotYet) => {
+                if !begun.gather.is_empty() {
+                    self.phase = Phase::Head(Box::new(begun));
+                }
+                Err(Stop::NotYet(Wait::client(Wants::READABLE)))
+            }
+            Err(Missing::Ended) => Ok(false),
+            Err(Missing::Flawed(flaw)) => {
+                self.refuse(Fault::of_request(flaw), begun.gather.so_far(), desk);
+                Ok(true)
+            }
+        };
+        desk.inbound = inbound;
+        outcome
+    }
+
+    /// Reads a complete head. What lies behind it stays with the connection.
+    fn open_exchange(&mut self, inbound: &[u8], gathered: &Gathered, desk: &mut Desk) {
+        let (head, behind) = inbound[..gathered.end].split_at(gathered.head_end);
+        let mut table = FieldTable::default();
+        let request = match Request::read(head, &gathered.scan, &mut table, desk.shared.config.request_limits) {
+            Ok(request) => request,
+            Err(flaw) => return self.refuse(Fault::of_request(flaw), head, desk),
+        };
+        self.connection.put_back(behind);
+        if request.max_forwards == Some(MaxForwards::AnswerHere) {
+            return self.answer_here(&request, desk);
+        }
+        let fresh_id = if request.id.is_none() { desk.fresh_id() } else { [b'0'; 16] };
+        let sender = Sender {
+            address: self.address.ip(),
+            claims: self.claims(desk),
+            fresh_id: str::from_utf8(&fresh_id).unwrap_or_default(),
+            via: desk.shared.config.via,
+        };
+        desk.count_begun();
+        self.phase = Phase::Serving(Box::new(Exchange::new(&request, &sender, self.address, desk)));
+    }
+
+    fn claims(&self, desk: &Desk) -> Claims {
+        let trusted = &desk.shared.config.trusted_proxies;
+        match trusted.iter().any(|network| network.contains(self.address.ip())) {
+            true => Claims::Extended,
+            false => Claims::Replaced,
+        }
+    }
+
+    /// OPTIONS and TRACE that may not go further.
+    fn answer_here(&mut self, request: &Request<'_, '_>, desk: &mut Desk) {
+        let is_bodiless = request.framing == crate::http::BodyFraming::None;
+        let stays = is_bodiless && client_may_stay(request.version, request.options) && !desk.shared.lot.is_draining();
+        let persistence = persistence(stays, request.version);
+        let mut out = Vec::new();
+        let status = answer::to_last_hop(request.method == "OPTIONS", persistence, desk, &mut out);
+        desk.count_begun();
+        let reason = (status != 200).then_some(Reason::NotImplemented);
+        self.count_refused(status, request.method.as_bytes(), reason, desk);
+        self.say(out, stays, desk);
+    }
+
+    /// A request that could not be read: nothing behind it can be trusted to be one.
+    fn refuse(&mut self, fault: Fault, head: &[u8], desk: &mut Desk) {
+        let body = if head.starts_with(b"HEAD ") { Body::Omitted } else { Body::Sent };
+        let id = desk.fresh_id();
+        let mut out = Vec::new();
+        answer::to_fault(&fault, &id, Persistence::Closes, body, desk, &mut out);
+        desk.count_begun();
+        self.count_refused(fault.reason.status(), b"", Some(fault.reason), desk);
+        self.say(out, false, desk);
+    }
+
+    fn count_refused(&self, status: u16, method: &[u8], reason: Option<Reason>, desk: &mut Desk) {
+        desk.count_ended(&Outcome {
+            ended: SystemTime::now(),
+            client: self.address,
+            method,
+            target: b"",
+            id: b"",
+            status,
+            bytes: 0,
+            connect: None,
+            wait: None,
+            total: std::time::Duration::ZERO,
+            backend: None,
+            tries: 0,
+            reason,
+        });
+    }
+
+    /// Ends what is under way: with an answer of our own if none has begun, else so that the client can tell.
+    pub fn fail(&mut self, fault: Fault, desk: &mut Desk) {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Head(begun) => self.refuse(fault, begun.gather.so_far(), desk),
+            Phase::Serving(mut exchange) => {
+                exchange.count_out(Some(fault.reason), desk);
+                if exchange.said() == Said::Head || fault.reason == Reason::ClientGone {
+                    if exchange.must_reset() {
+                        self.connection.reset_on_close();
+                    }
+                    return self.hang_up(desk);
+                }
+                let stays = exchange.may_stay() && !desk.shared.lot.is_draining();
+                let body = if exchange.is_head() { Body::Omitted } else { Body::Sent };
+                let mut out = exchange.take_leftover();
+                answer::to_fault(&fault, exchange.id(), persistence(stays, exchange.version()), body, desk, &mut out);
+                self.say(out, stays, desk);
+            }
+            Phase::Tunnelling(mut tunnel) => {
+                tunnel.count_out(Some(fault.reason), desk);
+                self.hang_up(desk);
+            }
+            Phase::Idle | Phase::Lingering(_) => self.hang_up(desk),
+        }
+    }
+
+    /// Says something of our own, and stays or goes.
+    fn say(&mut self, answer: Vec<u8>, stays: bool, desk: &mut Desk) {
+        // A client that does not take a few hundred bytes has not taken earlier answers: it need not stay.
+        let taken = stays && self.connection.write(&[&answer]).is_ok_and(|n| n == answer.len());
+        if taken {
+            self.idle(desk);
+        } else {
+            let answer = if stays { Vec::new() } else { answer };
+            self.phase = Phase::Lingering(Box::new(Linger::after(answer, desk)));
+        }
+    }
+
+    /// Closes without another word, at the next step.
+    fn hang_up(&mut self, desk: &Desk) {
+        self.phase = Phase::Lingering(Box::new(Linger::at_once(desk)));
+    }
+
+    fn idle(&mut self, desk: &Desk) {
+        self.phase = Phase::Idle;
+        self.since = desk.now;
+        self.is_known = true;
+    }
+
+    fn watch(&self, wait: Wait, deadline: Instant) -> Watch {
+        let watch = Watch::client(&self.connection, wait.client, deadline);
+        let backend = match &self.phase {
+            Phase::Idle => return watch.idle(),
+            Phase::Serving(exchange) => exchange.backend(),
+            Phase::Tunnelling(tunnel) => Some(&tunnel.leg.connection),
+            Phase::Head(_) | Phase::Lingering(_) => None,
+        };
+        match backend {
+            Some(backend) => watch.and_backend(backend, wait.backend),
+            None => watch,
+        }
+    }
+
+    /// Until when it waits, and what it means if nothing comes.
+    fn deadline(&self, desk: &Desk) -> (Instant, Reason) {
+        let timeouts = &desk.shared.config.timeouts;
+        match &self.phase {
+            Phase::Idle if self.is_known => (self.since + timeouts.idle, Reason::ClientGone),
+            Phase::Idle => (self.since + timeouts.first_byte, Reason::ClientGone),
+            Phase::Head(begun) => (begun.deadline, Reason::ClientHeadTimeout),
+            Phase::Serving(exchange) => exchange.deadline(desk),
+            Phase::Tunnelling(tunnel) => (tunnel.deadline(desk), Reason::BackendBodyTimeout),
+            Phase::Lingering(linger) => (linger.deadline, Reason::ClientGone),
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.shared.connections.leave();
+    }
+}
+
+fn persistence(stays: bool, version: Version) -> Persistence {
+    match (stays, version) {
+        (false, _) => Persistence::Closes,
+        (true, Version::Http11) => Persistence::Stays,
+        (true, Version::Http10) => Persistence::StaysByRequest,
+    }
+}
+
+impl Shared {
+    /// Frees a descriptor: the oldest spare's, else that of the client that has been idle longest. `false`: there is
+    /// neither.
+    pub fn make_room(&self) -> bool {
+        self.rotation.backends().iter().any(|backend| backend.close_oldest_spare())
+            || self.lot.take_oldest_idle(Client::idle_since).is_some()
+    }
+}

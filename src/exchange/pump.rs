@@ -1,0 +1,277 @@
+//! One direction of an exchange: bytes of a body from one connection to the other.
+//!
+//! A pump is its framing state and the bytes that the other side has not taken yet, no more. It borrows the worker's
+//! buffer for a turn; when a write falls short, the rest is copied out, sized to fit, and until a write goes through
+//! whole again only small pieces are read: a slow reader is never worth 64 KiB.
+
+use super::desk::Desk;
+use crate::http::{
+    BodyFraming, CHUNK_HEAD_ROOM, CHUNK_TAIL, ChunkDecoder, Flaw, LAST_CHUNK, forward_trailers, write_chunk_head,
+};
+use crate::net::{Connection, Wants};
+use std::io;
+
+/// What is read at once from a source whose sink was slow.
+const CAUTIOUS: usize = 8 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Pump {
+    decoder: Decoder,
+    encoding: Encoding,
+    /// Bytes that the sink has yet to take, from `taken` on.
+    leftover: Vec<u8>,
+    taken: usize,
+    /// The source has given everything.
+    ended: bool,
+    cautious: bool,
+    /// What Connection named in the head: no trailer may carry it on.
+    named: Box<[Box<str>]>,
+    /// Bytes of the body so far, without any framing.
+    carried: u64,
+    /// Something was read from the source.
+    pub(super) began: bool,
+}
+
+#[derive(Debug)]
+enum Decoder {
+    Length(u64),
+    Chunked(Box<ChunkDecoder>),
+    UntilClose,
+}
+
+/// How what goes out is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// As it is: a known length, or the end of the connection, says where it ends.
+    Raw,
+    /// In chunks of ours.
+    Chunked,
+}
+
+/// Why a pump stops before its end.
+#[derive(Debug)]
+pub(super) enum Halt {
+    /// The source has nothing now.
+    SourceQuiet,
+    /// The sink takes nothing now.
+    SinkFull,
+    /// The turn has moved enough bytes: others first. The source wakes us.
+    BudgetSpent,
+    /// The source ended before the body did, or was lost.
+    SourceCut,
+    /// What the source sent is not a body.
+    SourceFlawed(Flaw),
+    /// The sink is lost.
+    SinkLost,
+}
+
+impl Halt {
+    /// What to wait for: on the source and on the sink. `None`: waiting does not help.
+    pub(super) fn wants(&self) -> Option<(Wants, Wants)> {
+        match self {
+            Halt::SourceQuiet | Halt::BudgetSpent => Some((Wants::READABLE, Wants::NOTHING)),
+            Halt::SinkFull => Some((Wants::NOTHING, Wants::WRITABLE)),
+            Halt::SourceCut | Halt::SourceFlawed(_) | Halt::SinkLost => None,
+        }
+    }
+}
+
+impl Pump {
+    /// A pump for a body framed like this. Trailer sections have up to `trailer_limit` bytes.
+    pub(super) fn new(framing: BodyFraming, encoding: Encoding, trailer_limit: usize, named: Box<[Box<str>]>) -> Pump {
+        let decoder = match framing {
+            BodyFraming::None => Decoder::Length(0),
+            BodyFraming::Length(length) => Decoder::Length(length),
+            BodyFraming::Chunked => Decoder::Chunked(Box::new(ChunkDecoder::new(trailer_limit))),
+            BodyFraming::UntilClose => Decoder::UntilClose,
+        };
+        Pump {
+            ended: framing == BodyFraming::None,
+            decoder,
+            encoding,
+            leftover: Vec::new(),
+            taken: 0,
+            cautious: false,
+            named,
+            carried: 0,
+            began: false,
+        }
+    }
+
+    /// Everything between two peers that speak a protocol of their own.
+    pub(super) fn tunnel() -> Pump {
+        Pump::new(BodyFraming::UntilClose, Encoding::Raw, 0, Box::default())
+    }
+
+    /// The source has given everything; the sink may not have taken it yet.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The sink has bytes to take.
+    pub(super) fn has_leftover(&self) -> bool {
+        self.taken < self.leftover.len()
+    }
+
+    /// The bytes that the sink has yet to take.
+    pub(super) fn take_leftover(&mut self) -> Vec<u8> {
+        let leftover = std::mem::take(&mut self.leftover).split_off(self.taken);
+        self.taken = 0;
+        leftover
+    }
+
+    /// Bytes of the body so far, without any framing.
+    pub(super) fn carried(&self) -> u64 {
+        self.carried
+    }
+
+    /// The first `length` bytes of the body have gone another way.
+    pub(super) fn skip(&mut self, length: u64) {
+        if let Decoder::Length(left) = &mut self.decoder {
+            *left -= length;
+            self.ended = *left == 0;
+            self.carried += length;
+        }
+    }
+
+    /// Moves what can be moved without waiting. `Ok`: the body has ended, and the sink has all of it.
+    pub(super) fn run(&mut self, from: &mut Connection, to: &mut Connection, desk: &mut Desk) -> Result<(), Halt> {
+        loop {
+            self.flush(to, desk)?;
+            if self.ended {
+                return Ok(());
+            }
+            if desk.budget == 0 && !from.holds_bytes() {
+                from.let_others_go_first().map_err(|_| Halt::SourceCut)?;
+                return Err(Halt::BudgetSpent);
+            }
+            let room = if self.cautious { CAUTIOUS } else { desk.inbound.len() };
+            let mut inbound = std::mem::take(&mut desk.inbound);
+            let moved = match from.read(&mut inbound[..room]) {
+                Ok(0) => self.source_ended(to, desk),
+                Ok(n) => {
+                    desk.budget = desk.budget.saturating_sub(n);
+                    self.carry(&[], &mut inbound[..n], to, desk).map(|used| from.put_back(&inbound[used..n]))
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Halt::SourceQuiet),
+                Err(_) => Err(Halt::SourceCut),
+            };
+            desk.inbound = inbound;
+            moved?;
+        }
+    }
+
+    /// Takes in bytes from the source, and writes them, behind `before`, to the sink. Returns how many of the bytes
+    /// belong to the body. What the sink does not take is left over.
+    pub(super) fn carry(
+        &mut self,
+        before: &[u8],
+        bytes: &mut [u8],
+        to: &mut Connection,
+        desk: &mut Desk,
+    ) -> Result<usize, Halt> {
+        self.began |= !bytes.is_empty();
+        let (data, used) = match &mut self.decoder {
+            Decoder::Length(left) => {
+                let used = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                *left -= used as u64;
+                self.ended = *left == 0;
+                (0..used, used)
+            }
+            Decoder::Chunked(decoder) => {
+                let decoded = decoder.decode(bytes).map_err(Halt::SourceFlawed)?;
+                self.ended = decoded.ended;
+                (decoded.data, decoded.used)
+            }
+            Decoder::UntilClose => (0..bytes.len(), bytes.len()),
+        };
+        self.carried += data.len() as u64;
+        let data = &bytes[data];
+        match self.encoding {
+            Encoding::Raw => self.send(&[before, data], to, desk)?,
+            Encoding::Chunked => {
+                let mut room = [0; CHUNK_HEAD_ROOM];
+                let (chunk_head, tail) = match data.len() {
+                    0 => (&[][..], &[][..]),
+                    size => (write_chunk_head(size, &mut room), CHUNK_TAIL),
+                };
+                let end = if self.ended { self.ending()? } else { Vec::new() };
+                self.send(&[before, chunk_head, data, tail, &end], to, desk)?;
+            }
+        }
+        Ok(used)
+    }
+
+    /// The source has ended: for some framings that is the end of the body.
+    fn source_ended(&mut self, to: &mut Connection, desk: &mut Desk) -> Result<(), Halt> {
+        match self.decoder {
+            Decoder::Length(_) | Decoder::Chunked(_) => Err(Halt::SourceCut),
+            Decoder::UntilClose => {
+                self.ended = true;
+                if self.encoding == Encoding::Chunked {
+                    let end = self.ending()?;
+                    self.send(&[&end], to, desk)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The last chunk, with the trailers that may go on.
+    fn ending(&self) -> Result<Vec<u8>, Halt> {
+        let trailers = match &self.decoder {
+            Decoder::Chunked(decoder) => decoder.trailers(),
+            Decoder::Length(_) | Decoder::UntilClose => &[],
+        };
+        let mut end = LAST_CHUNK.to_vec();
+        forward_trailers(trailers, &self.named, &mut end).map_err(Halt::SourceFlawed)?;
+        Ok(end)
+    }
+
+    /// Writes pieces, behind what is left over already, and keeps what the sink does not take.
+    pub(super) fn send(&mut self, pieces: &[&[u8]], to: &mut Connection, desk: &mut Desk) -> Result<(), Halt> {
+        let written = if self.has_leftover() {
+            0
+        } else {
+            match to.write(pieces) {
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(_) => return Err(Halt::SinkLost),
+            }
+        };
+        desk.moved |= written > 0;
+        let mut skip = written;
+        for piece in pieces {
+            let skipped = skip.min(piece.len());
+            skip -= skipped;
+            if skipped < piece.len() {
+                self.cautious = true;
+                self.leftover.reserve_exact(piece.len() - skipped);
+                self.leftover.extend_from_slice(&piece[skipped..]);
+            }
+        }
+        if !self.has_leftover() {
+            self.cautious = false;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left over.
+    pub(super) fn flush(&mut self, to: &mut Connection, desk: &mut Desk) -> Result<(), Halt> {
+        while self.has_leftover() {
+            match to.write(&[&self.leftover[self.taken..]]) {
+                Ok(n) => {
+                    self.taken += n;
+                    desk.moved = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Halt::SinkFull),
+                Err(_) => return Err(Halt::SinkLost),
+            }
+        }
+        if self.taken > 0 {
+            self.leftover = Vec::new();
+            self.taken = 0;
+        }
+        Ok(())
+    }
+}

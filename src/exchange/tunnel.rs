@@ -1,0 +1,84 @@
+//! After a 101: the same two pumps, for bytes whose meaning is not ours.
+
+use super::desk::Desk;
+use super::pump::{Halt, Pump};
+use super::relay::{Leg, Record};
+use super::stop::{Stop, Wait};
+use crate::error::Reason;
+use crate::http::ForwardedRequest;
+use crate::net::Connection;
+use std::time::Instant;
+
+/// A connection that has left HTTP behind.
+pub(super) struct Tunnel {
+    pub(super) leg: Leg,
+    pub(super) head: ForwardedRequest,
+    pub(super) record: Record,
+    pub(super) up: Direction,
+    pub(super) down: Direction,
+    /// When a byte last moved, in either direction.
+    pub(super) progress: Instant,
+}
+
+/// One direction of a tunnel.
+pub(super) struct Direction {
+    pub(super) pump: Pump,
+    /// The source's end has been passed on.
+    closed: bool,
+}
+
+impl Direction {
+    pub(super) fn new(pump: Pump) -> Direction {
+        Direction { pump, closed: false }
+    }
+
+    /// Moves what there is, and passes the end on behind the last byte. After its end a side is never read again.
+    fn run(&mut self, from: &mut Connection, to: &mut Connection, desk: &mut Desk) -> Result<(), Halt> {
+        if !self.closed {
+            self.pump.run(from, to, desk)?;
+            self.closed = true;
+            to.shutdown_write().map_err(|_| Halt::SinkLost)?;
+        }
+        Ok(())
+    }
+}
+
+impl Tunnel {
+    /// `Ok`: both directions have ended, or the tunnel is broken; either way both sockets may go.
+    pub(super) fn advance(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<(), Stop> {
+        let up = self.up.run(client, &mut self.leg.connection, desk).err();
+        let down = self.down.run(&mut self.leg.connection, client, desk).err();
+        if desk.moved {
+            self.progress = desk.now;
+        }
+        let mut wait = Wait::NOTHING;
+        for (halt, towards_backend) in [(up.as_ref(), true), (down.as_ref(), false)] {
+            let Some(halt) = halt else { continue };
+            let Some((source, sink)) = halt.wants() else {
+                return Ok(()); // an error on either side ends both
+            };
+            wait = wait.and(if towards_backend {
+                Wait { client: source, backend: sink }
+            } else {
+                Wait { client: sink, backend: source }
+            });
+        }
+        if up.is_none() && down.is_none() {
+            return Ok(());
+        }
+        if desk.now >= self.deadline(desk) {
+            return Err(Reason::BackendBodyTimeout.into());
+        }
+        Err(Stop::NotYet(wait))
+    }
+
+    /// Counts the exchange out of the books.
+    pub(super) fn count_out(&mut self, reason: Option<Reason>, desk: &mut Desk) {
+        self.record.count_out(&self.head, self.down.pump.carried(), reason, desk);
+    }
+
+    /// Until when a byte must move.
+    pub(super) fn deadline(&self, desk: &Desk) -> Instant {
+        self.progress + desk.shared.config.timeouts.tunnel
+    }
+}

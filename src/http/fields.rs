@@ -1,0 +1,165 @@
+//! The names that mean something to a proxy, and the values that have a grammar of their own.
+
+use super::{Field, Flaw, head};
+
+/// The field names that a proxy reads, writes or removes. All others pass unread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    Connection,
+    ContentLength,
+    Date,
+    Expect,
+    Forwarded,
+    Host,
+    Http2Settings,
+    KeepAlive,
+    MaxForwards,
+    ProxyAuthenticate,
+    ProxyAuthorization,
+    ProxyConnection,
+    Te,
+    Trailer,
+    TransferEncoding,
+    Upgrade,
+    Via,
+    XForwardedFor,
+    XForwardedHost,
+    XForwardedProto,
+    XRequestId,
+    /// Any other.
+    Other,
+}
+
+/// Recognises a name, in any case. The length decides first: most names differ in it already.
+pub(super) fn recognise(name: &str) -> Name {
+    let (candidates, meanings): (&[&str], &[Name]) = match name.len() {
+        2 => (&["te"], &[Name::Te]),
+        3 => (&["via"], &[Name::Via]),
+        4 => (&["host", "date"], &[Name::Host, Name::Date]),
+        6 => (&["expect"], &[Name::Expect]),
+        7 => (&["upgrade", "trailer"], &[Name::Upgrade, Name::Trailer]),
+        9 => (&["forwarded"], &[Name::Forwarded]),
+        10 => (&["connection", "keep-alive"], &[Name::Connection, Name::KeepAlive]),
+        12 => (&["x-request-id", "max-forwards"], &[Name::XRequestId, Name::MaxForwards]),
+        14 => (&["content-length", "http2-settings"], &[Name::ContentLength, Name::Http2Settings]),
+        15 => (&["x-forwarded-for"], &[Name::XForwardedFor]),
+        16 => (&["proxy-connection", "x-forwarded-host"], &[Name::ProxyConnection, Name::XForwardedHost]),
+        17 => (&["transfer-encoding", "x-forwarded-proto"], &[Name::TransferEncoding, Name::XForwardedProto]),
+        18 => (&["proxy-authenticate"], &[Name::ProxyAuthenticate]),
+        19 => (&["proxy-authorization"], &[Name::ProxyAuthorization]),
+        _ => (&[], &[]),
+    };
+    let at = candidates.iter().position(|candidate| name.eq_ignore_ascii_case(candidate));
+    at.and_then(|at| meanings.get(at)).copied().unwrap_or(Name::Other)
+}
+
+/// The elements of a comma-separated list, without the white space around them. Empty ones are kept: some lists may
+/// have them (RFC 9110 section 5.6.1.2), and for some they are an attack.
+pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&b| b == b',').map(trim)
+}
+
+/// Without the spaces and tabs at both ends.
+pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// A decimal number as RFC 9110 writes it: digits, nothing else, and no more than fit.
+///
+/// Not `str::parse`: that takes `+5`, which the next reader may take for something else.
+pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |number, &digit| {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+    })
+}
+
+/// What the Connection fields of one head say, over all their lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionOptions {
+    /// `close`: this is the last message on the connection.
+    pub close: bool,
+    /// `keep-alive`: HTTP/1.0's wish to go on.
+    pub keep_alive: bool,
+    /// `upgrade`: the Upgrade field is meant.
+    pub upgrade: bool,
+    /// Some field is named as hop-by-hop beyond those that always are.
+    pub(super) names_fields: bool,
+}
+
+impl ConnectionOptions {
+    /// Takes in one Connection line.
+    ///
+    /// # Errors
+    /// When it names a field that no hop may remove: whoever gets the rest would see another message.
+    pub(super) fn add(&mut self, value: &[u8]) -> Result<(), Flaw> {
+        for option in list(value) {
+            match option {
+                o if o.eq_ignore_ascii_case(b"close") => self.close = true,
+                o if o.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+                o if o.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+                o if o.is_empty() || o.eq_ignore_ascii_case(b"te") => {}
+                o if ["host", "content-length", "transfer-encoding", "authorization"]
+                    .iter()
+                    .any(|name| o.eq_ignore_ascii_case(name.as_bytes())) =>
+                {
+                    return Err(Flaw::Syntax("Connection names a field that is not its to remove"));
+                }
+                _ => self.names_fields = true,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether some Connection line among `fields` names this field.
+pub(super) fn is_named_by_connection(fields: &[Field<'_>], name: &str) -> bool {
+    connection_named(fields).any(|option| option.eq_ignore_ascii_case(name))
+}
+
+/// Everything that the Connection lines among `fields` name.
+pub(super) fn connection_named<'f>(fields: &'f [Field<'_>]) -> impl Iterator<Item = &'f str> {
+    fields
+        .iter()
+        .filter(|field| recognise(field.name) == Name::Connection)
+        .flat_map(|field| list(field.value))
+        .filter_map(head::token)
+}
+
+/// Names that a trailer section may not carry on: they would steer framing, routing, authentication, caching or the
+/// next hop after the decision was made from the head (RFC 9110 section 6.5.1).
+pub(super) fn is_forbidden_in_trailers(name: &str) -> bool {
+    const FORBIDDEN: [&str; 22] = [
+        "age",
+        "authorization",
+        "cache-control",
+        "content-encoding",
+        "content-range",
+        "content-type",
+        "cookie",
+        "expires",
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-range",
+        "if-unmodified-since",
+        "location",
+        "pragma",
+        "range",
+        "retry-after",
+        "set-cookie",
+        "traceparent",
+        "vary",
+        "warning",
+        "www-authenticate",
+    ];
+    recognise(name) != Name::Other || FORBIDDEN.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
+}

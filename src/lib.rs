@@ -1,0 +1,19 @@
+//! threadbare: an HTTP/1.1 load balancer on bare std threads.
+//!
+//! The rooms, in reading order. A room imports only rooms below it, so reading from the bottom up never meets a word
+//! that has not been explained, and reading from the top down follows a request into the house.
+
+pub mod demo;
+pub mod server;
+pub mod workers;
+pub mod exchange;
+pub mod access_log;
+pub mod logger;
+pub mod config;
+pub mod error;
+pub mod balance;
+pub mod net;
+pub mod http;
+
+pub use config::{Config, ConfigError};
+pub use server::{Balancer, Counters, StartError};

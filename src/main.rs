@@ -1,0 +1,77 @@
+//! The program: flags in, exit code out. Everything that a test would want is in the library.
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use threadbare::demo::{self, DemoBackend};
+use threadbare::{Balancer, Config, StartError, logger};
+
+/// Something was cut short.
+const CUT: u8 = 3;
+
+fn main() -> ExitCode {
+    let config = Config::from_args(std::env::args_os().skip(1)).unwrap_or_else(|error| error.exit());
+    logger::start(config.log_level);
+    let code = run(config).unwrap_or_else(|error| {
+        // Not through the logger: whoever started the program must see this, whatever the log level.
+        eprintln!("threadbare: {error}");
+        ExitCode::FAILURE
+    });
+    log::logger().flush();
+    code
+}
+
+fn run(config: Config) -> Result<ExitCode, StartError> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| StartError::System("the signals", error))?;
+    let timeout = config.timeouts.drain;
+    let is_demo = config.demo;
+    let balancer = if is_demo { start_demo(config)? } else { Balancer::start(config)? };
+    greet(&balancer, is_demo);
+
+    signals.forever().next();
+    log::info!("draining: what is in flight is finished, for at most {timeout:?}");
+    std::thread::spawn(move || {
+        signals.forever().next();
+        std::process::exit(i32::from(CUT)); // asked twice: now
+    });
+    if balancer.drain(timeout) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    log::warn!("the drain timeout is over: what was still in flight has been cut");
+    Ok(ExitCode::from(CUT))
+}
+
+/// Listens everywhere before anything is said or answered.
+fn start_demo(mut config: Config) -> Result<Balancer, StartError> {
+    let mut backends = Vec::new();
+    for port in demo::PORTS {
+        backends.push(DemoBackend::bind(port).map_err(|(address, error)| StartError::Listen(address, error))?);
+    }
+    config.backends = backends.iter().filter_map(|backend| backend.url().parse().ok()).collect();
+    let balancer = Balancer::start(config)?;
+    for backend in backends {
+        backend.serve().map_err(|error| StartError::System("a backend of the demonstration", error))?;
+    }
+    Ok(balancer)
+}
+
+/// A few lines for a person at a terminal; one in the log for everybody else.
+fn greet(balancer: &Balancer, is_demo: bool) {
+    let addresses: Vec<String> = balancer.addresses().iter().map(|address| format!("http://{address}/")).collect();
+    let addresses = addresses.join(" ");
+    if !io::stdout().is_terminal() {
+        log::info!("listening on {addresses}");
+        return;
+    }
+    let mut text = format!("threadbare listens on {addresses}\n");
+    if is_demo {
+        let [first, second] = demo::PORTS;
+        text += &format!("and two backends of its own answer on ports {first} and {second}.\n\n");
+        text += &format!("Try this twice:     curl http://{}/\n", balancer.address());
+        text += "Your own backends:  threadbare 127.0.0.1:3000 127.0.0.1:3001\n";
+        text += "Everything else:    threadbare --help\n";
+    }
+    text += "Ctrl-C finishes what is in flight and ends it.\n\n";
+    let _nobody_reads = io::stdout().write_all(text.as_bytes());
+}

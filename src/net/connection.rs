@@ -1,0 +1,229 @@
+//! One non-blocking TCP connection.
+//!
+//! Every byte that this program moves passes through `read` and `write` here. A call that can't go on without waiting
+//! answers `WouldBlock`, mostly without asking the kernel: what it last said is in the hints.
+
+use super::hints::{BROKEN, CLOSED, Hints, Key, READABLE, WRITABLE};
+use mio::Interest;
+use mio::net::TcpStream;
+use rustix::net::{RecvFlags, recv, sockopt::set_socket_linger};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A TCP connection to a client or a backend.
+pub struct Connection {
+    socket: TcpStream,
+    key: Key,
+    hints: Arc<Hints>,
+    /// Bytes that were read but not used, from `read` on: the next read gives them first.
+    unread: Vec<u8>,
+    read: usize,
+}
+
+/// What a look at a connection shows, without taking anything from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glance {
+    /// Open, and nothing to read.
+    Quiet,
+    /// Something to read.
+    Bytes,
+    /// The peer has ended its direction, or the connection is broken.
+    Ended,
+}
+
+impl Connection {
+    /// Takes in a socket that a listener accepted. The lot registers it while it parks its owner, so that the first
+    /// event finds somebody to wake.
+    pub(super) fn accepted(mut socket: TcpStream, hints: &Arc<Hints>) -> io::Result<Connection> {
+        // Without it, two small writes in a row cost 43 ms: the second waits for the peer's delayed acknowledgement.
+        socket.set_nodelay(true)?;
+        let own = descriptor(&socket);
+        let key = hints.register(&mut socket, own, Some(own), WRITABLE, Interest::READABLE)?;
+        Ok(Connection { socket, key, hints: Arc::clone(hints), unread: Vec::new(), read: 0 })
+    }
+
+    /// Begins to connect to `address`, on behalf of whoever waits under `self`. The first write tells how it went: it
+    /// would block until the connection stands.
+    ///
+    /// # Errors
+    /// The kernel's, for what it can say at once.
+    pub fn dial(&self, address: SocketAddr) -> io::Result<Connection> {
+        let mut socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
+        let own = descriptor(&socket);
+        let owner = Some(self.key.descriptor());
+        let key = self.hints.register(
+            &mut socket,
+            own,
+            owner,
+            WRITABLE, // not known yet, but worth one try: on a fast network the connection stands already
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        Ok(Connection { socket, key, hints: Arc::clone(&self.hints), unread: Vec::new(), read: 0 })
+    }
+
+    /// From now on, events of `self` wake whoever waits under `owner`.
+    pub fn bind_to(&self, owner: &Connection) {
+        self.hints.bind(self.key, Some(owner.key.descriptor()));
+    }
+
+    /// From now on, events of `self` wake nobody; their hints stay.
+    pub fn unbind(&self) {
+        self.hints.bind(self.key, None);
+    }
+
+    pub(super) fn key(&self) -> Key {
+        self.key
+    }
+
+    /// Reads what is there: bytes that were put back first, else from the socket. 0 is the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there now; else the connection is lost.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.holds_bytes() {
+            let held = &self.unread[self.read..];
+            let n = held.len().min(buffer.len());
+            buffer[..n].copy_from_slice(&held[..n]);
+            self.read += n;
+            if self.read == self.unread.len() {
+                self.unread = Vec::new(); // an idle connection owns no buffer
+                self.read = 0;
+            }
+            return Ok(n);
+        }
+        let hinted = self.hints.take(self.key, READABLE);
+        if hinted & (READABLE | CLOSED | BROKEN) == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let outcome = retry_interrupted(|| self.socket.read(buffer));
+        match &outcome {
+            // A full buffer means that there may be more. A short read means that there isn't, with one exception: an
+            // end that came in the same event gives no second one. CLOSED, which stays, remembers that.
+            Ok(n) if *n == buffer.len() => self.hints.put(self.key, READABLE),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.hints.take(self.key, CLOSED); // contradicted: it was a stale event's
+            }
+            Ok(_) | Err(_) => {}
+        }
+        outcome
+    }
+
+    /// Puts bytes back to be read again, before all others.
+    pub fn put_back(&mut self, bytes: &[u8]) {
+        if let Some(start) = self.read.checked_sub(bytes.len()) {
+            self.unread[start..self.read].copy_from_slice(bytes); // back to where they came from
+            self.read = start;
+        } else {
+            self.unread.splice(..self.read, bytes.iter().copied());
+            self.read = 0;
+        }
+    }
+
+    /// Whether there are bytes that were put back.
+    pub fn holds_bytes(&self) -> bool {
+        self.read < self.unread.len()
+    }
+
+    /// Writes as much of these pieces as the socket takes, in one call.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it takes nothing now; else the connection is lost.
+    pub fn write(&mut self, pieces: &[&[u8]]) -> io::Result<usize> {
+        if self.hints.read(self.key) & (WRITABLE | BROKEN) == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let wanted: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let mut filled = pieces.iter().filter(|piece| !piece.is_empty());
+        let outcome = match (filled.next(), filled.next()) {
+            (None, _) => return Ok(0),
+            (Some(only), None) => retry_interrupted(|| self.socket.write(only)),
+            (Some(_), Some(_)) => {
+                let mut slices = [IoSlice::new(&[]); 12];
+                let count = pieces.len().min(slices.len());
+                for (slice, piece) in slices.iter_mut().zip(pieces) {
+                    *slice = IoSlice::new(piece);
+                }
+                retry_interrupted(|| self.socket.write_vectored(&slices[..count]))
+            }
+        };
+        let blocked = match &outcome {
+            Ok(written) => *written < wanted,
+            // NotConnected: some systems say so of a connection that is still being made.
+            Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected),
+        };
+        if blocked {
+            self.hints.take(self.key, WRITABLE);
+            self.hints.rearm(&mut self.socket, self.key)?;
+        }
+        match outcome {
+            Err(_) if blocked => Err(ErrorKind::WouldBlock.into()),
+            outcome => outcome,
+        }
+    }
+
+    /// Lets others go first: what is ready already comes as a new event, behind theirs.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn let_others_go_first(&mut self) -> io::Result<()> {
+        self.hints.take(self.key, READABLE | WRITABLE);
+        self.hints.rearm(&mut self.socket, self.key)
+    }
+
+    /// Looks at what the peer has sent, without taking it.
+    pub fn glance(&self) -> Glance {
+        if self.holds_bytes() {
+            return Glance::Bytes;
+        }
+        match recv(&self.socket, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Glance::Ended,
+            Ok(_) => Glance::Bytes,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
+                self.hints.take(self.key, CLOSED); // contradicted, as in `read`
+                Glance::Quiet
+            }
+            Err(_) => Glance::Ended,
+        }
+    }
+
+    /// Whether the kernel has said anything of bytes or an end since the last read.
+    pub fn is_stirring(&self) -> bool {
+        self.hints.read(self.key) & (READABLE | CLOSED | BROKEN) != 0
+    }
+
+    /// Whether the kernel has said that the peer's direction, or the connection, has ended.
+    pub fn is_ending(&self) -> bool {
+        self.hints.read(self.key) & (CLOSED | BROKEN) != 0
+    }
+
+    /// Ends our direction: the peer reads to the end, and may still send.
+    ///
+    /// # Errors
+    /// The connection is lost already.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// Makes the coming close a reset, for where a clean end would say that all is well.
+    pub fn reset_on_close(&self) {
+        // An error means that there is no connection left to reset.
+        let _gone: rustix::io::Result<()> = set_socket_linger(&self.socket, Some(Duration::ZERO));
+    }
+}
+
+pub(super) fn descriptor(socket: &TcpStream) -> u32 {
+    u32::try_from(socket.as_raw_fd()).expect("an open descriptor is not negative")
+}
+
+fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}

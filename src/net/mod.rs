@@ -1,0 +1,29 @@
+//! Sockets, and where they wait.
+//!
+//! Nothing here knows HTTP: bytes are bytes, and a visit to the lot is whatever its owner parks there. What the room
+//! promises to the rooms above: no call in it blocks but waiting with the baton in hand, and a wake-up is never lost.
+//!
+//! - `descriptors`: how many sockets the process may have;
+//! - `table`: one entry for each descriptor number, made when it is first needed;
+//! - `hints`: what the kernel has said about each socket;
+//! - `connection`: one non-blocking TCP connection;
+//! - `deadlines`: when a parked visit has waited long enough;
+//! - `lot`: where visits are parked, and the baton by which workers take turns in watching them;
+//! - `headcount`: how many are here, and a wait until nobody is;
+//! - `listener`: where connections come from.
+
+mod connection;
+mod deadlines;
+mod descriptors;
+mod headcount;
+mod hints;
+mod listener;
+mod lot;
+mod table;
+
+pub use connection::{Connection, Glance};
+pub use descriptors::{is_shortage, raise_limit};
+pub use headcount::Headcount;
+pub use hints::Wants;
+pub use listener::{Listeners, Stopper, bind};
+pub use lot::{Lot, Ready, Unparked, Watch};

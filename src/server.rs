@@ -1,0 +1,239 @@
+//! Start everything; drain; stop.
+
+use crate::access_log::AccessLog;
+use crate::balance::{Backend, Rotation};
+use crate::config::{AccessLogFormat, Config};
+use crate::error::Reason;
+use crate::exchange::{Client, Counts, Desk, Shared};
+use crate::net::{self, Headcount, Listeners, Lot, Stopper};
+use crate::workers;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Descriptors that clients don't get: for listeners, logs, and the first backends.
+const RESERVE: usize = 64;
+
+/// How long a client that has just connected may still bring its request when a drain begins.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How long the access log's last lines are waited for.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// A balancer that runs until it is drained or dropped.
+///
+/// ```no_run
+/// let config = threadbare::Config::from_args(["--listen", "127.0.0.1:0", "--backend", "127.0.0.1:3000"])?;
+/// let balancer = threadbare::Balancer::start(config)?;
+/// println!("listening on {}", balancer.address());
+/// let all_finished = balancer.drain(std::time::Duration::from_secs(30));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Balancer {
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+    stopper: Stopper,
+    acceptor: Option<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
+    log_writer: Option<JoinHandle<()>>,
+}
+
+/// Why a balancer did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// A backend's name has no address.
+    Resolve(String, io::Error),
+    /// An address can't be listened on.
+    Listen(SocketAddr, io::Error),
+    /// The system has no thread, poll or descriptor to give.
+    System(&'static str, io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Resolve(origin, error) => write!(f, "the backend {origin} can't be found: {error}"),
+            StartError::Listen(address, error) => {
+                write!(f, "can't listen on {address} (port {}): {error}", address.port())
+            }
+            StartError::System(what, error) => write!(f, "can't start {what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// What has been counted. Taken while everything runs, so one number may be a moment older than another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Client connections open now.
+    pub connections: usize,
+    /// Exchanges that have ended.
+    pub exchanges: usize,
+    /// Exchanges begun and not ended.
+    pub in_flight: usize,
+    /// Client connections that wait in the lot.
+    pub parked: usize,
+    /// Backend connections opened.
+    pub dials: usize,
+    /// Backend connections used again.
+    pub spares_reused: usize,
+    /// Kept backend connections found dead.
+    pub spares_dead: usize,
+    /// Backend connections kept now.
+    pub spares: usize,
+    /// Turns that panicked.
+    pub panics: usize,
+}
+
+impl Balancer {
+    /// Starts to listen, accept and answer.
+    ///
+    /// # Errors
+    /// A backend that has no address, an address that can't be had, or a system that has no threads left. Nothing
+    /// keeps running then.
+    pub fn start(config: Config) -> Result<Balancer, StartError> {
+        let descriptors = net::raise_limit();
+        let bound = net::bind(&config.listen).map_err(|(address, error)| StartError::Listen(address, error))?;
+        let system = |what| move |error| StartError::System(what, error);
+        let addresses = bound.addresses().map_err(system("the listeners"))?;
+        let most = config.max_connections.unwrap_or(descriptors.saturating_sub(RESERVE)).max(1);
+        let rotation = Rotation::new(resolve(&config)?);
+        let listeners = Listeners::new(bound).map_err(system("the listeners"))?;
+        let (access_log, log_writer) = match config.access_log {
+            AccessLogFormat::Off => (None, None),
+            AccessLogFormat::Text => {
+                let (log, writer) = AccessLog::start(io::stdout()).map_err(system("the access log"))?;
+                (Some(log), Some(writer))
+            }
+        };
+        let shared = Arc::new(Shared {
+            rotation,
+            lot: Lot::new(descriptors).map_err(system("the lot"))?,
+            access_log,
+            connections: Headcount::default(),
+            counts: (0..config.workers).map(|_| Counts::default()).collect(),
+            collected: AtomicUsize::new(0),
+            config,
+        });
+        // From here on, dropping the balancer ends what has been started.
+        let mut balancer = Balancer {
+            shared,
+            addresses,
+            stopper: listeners.stopper(),
+            acceptor: None,
+            workers: Vec::new(),
+            log_writer,
+        };
+        workers::start(&balancer.shared, &mut balancer.workers).map_err(system("a worker"))?;
+        let shared = Arc::clone(&balancer.shared);
+        let acceptor = std::thread::Builder::new().name("acceptor".to_owned());
+        let acceptor = acceptor.spawn(move || accept(&shared, listeners, most)).map_err(system("the acceptor"))?;
+        balancer.acceptor = Some(acceptor);
+        log::debug!("{descriptors} descriptors allow {most} client connections");
+        Ok(balancer)
+    }
+
+    /// Where it listens first.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Where it listens, with the ports that the system chose.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What has been counted so far.
+    pub fn counters(&self) -> Counters {
+        let shared = &self.shared;
+        let sum = |count: fn(&Counts) -> &AtomicUsize| -> usize {
+            shared.counts.iter().map(|counts| count(counts).load(Ordering::Acquire)).sum()
+        };
+        let backends = shared.rotation.backends();
+        let exchanges = sum(|counts| &counts.ended); // before those begun, so that the difference is never negative
+        Counters {
+            connections: shared.connections.count(),
+            exchanges,
+            in_flight: sum(|counts| &counts.begun).saturating_sub(exchanges),
+            parked: shared.lot.parked(),
+            dials: backends.iter().map(|backend| backend.dials()).sum(),
+            spares_reused: backends.iter().map(|backend| backend.spares_reused_and_dead().0).sum(),
+            spares_dead: backends.iter().map(|backend| backend.spares_reused_and_dead().1).sum(),
+            spares: backends.iter().map(|backend| backend.spares()).sum(),
+            panics: sum(|counts| &counts.panics),
+        }
+    }
+
+    /// Stops accepting, closes idle connections, finishes what is in flight, and stops. What is not finished after
+    /// `timeout` is cut. Says whether everything was finished.
+    pub fn drain(mut self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        self.stop_accepting();
+        drop(self.shared.lot.drain(|client| !client.is_known(), Instant::now() + GRACE));
+        let is_finished = self.shared.connections.wait_until_empty(deadline);
+        self.stop();
+        is_finished
+    }
+
+    fn stop_accepting(&mut self) {
+        self.stopper.stop();
+        join(self.acceptor.take());
+    }
+
+    fn stop(&mut self) {
+        self.stop_accepting();
+        let mut desk = Desk::new(Arc::clone(&self.shared), 0);
+        for mut client in self.shared.lot.close() {
+            client.fail(Reason::Shutdown.into(), &mut desk);
+            client.turn(&mut desk);
+        }
+        desk.hand_over_lines();
+        for worker in self.workers.drain(..) {
+            join(Some(worker));
+        }
+        if let (Some(log), Some(writer)) = (&self.shared.access_log, self.log_writer.take()) {
+            log.end();
+            // A pipe that nobody reads may hold the writer for ever, but not us.
+            let deadline = Instant::now() + LAST_LINES;
+            while !writer.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn resolve(config: &Config) -> Result<Vec<Arc<Backend>>, StartError> {
+    let backend = |origin: &crate::balance::Origin| {
+        let addresses = origin.resolve().map_err(|error| StartError::Resolve(origin.to_string(), error))?;
+        let none = || StartError::Resolve(origin.to_string(), io::ErrorKind::NotFound.into());
+        Backend::new(origin.clone(), addresses).map(Arc::new).ok_or_else(none)
+    };
+    config.backends.iter().map(backend).collect()
+}
+
+fn accept(shared: &Arc<Shared>, listeners: Listeners, most: usize) {
+    let is_full = || shared.connections.count() >= most;
+    let make_room = || shared.make_room();
+    listeners.accept(is_full, make_room, |socket, peer| {
+        let now = Instant::now();
+        let deadline = now + shared.config.timeouts.first_byte;
+        shared.lot.admit(socket, deadline, |connection| Box::new(Client::new(connection, peer, now, shared)))
+    });
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    if thread.is_some_and(|thread| thread.join().is_err()) {
+        log::error!("a thread has ended in a panic");
+    }
+}
