@@ -690,10 +690,13 @@ fn a_body_that_was_refused_is_never_parsed_as_a_request() {
         while let Some(head) = connection.read_head() {
             if head.get("Expect").is_some() {
                 connection.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
-                connection.read_to_end();
+            } else {
+                connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            }
+            // The body comes all the same, or the connection goes: both are right.
+            if connection.read_rest().is_none() {
                 break;
             }
-            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         }
     }));
     let head = format!(
