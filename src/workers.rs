@@ -5,13 +5,13 @@
 
 use crate::error::Reason;
 use crate::exchange::{Budget, Client, Desk, Shared, Turn};
-use crate::net::{Ready, Unparked};
+use crate::net::{Lead, Unparked};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Starts a worker for each set of counts in `shared`.
 ///
@@ -31,42 +31,64 @@ fn work(shared: &Arc<Shared>, worker: usize) {
     let mut ready = Vec::new();
     let mut swept = Instant::now();
     while let Some(mut baton) = shared.lot.lead() {
-        let now = baton.wait(&mut ready);
-        // With a single visit in hand, the baton is kept for the length of its turn: passing it on would wake
-        // another worker for nothing. The turn is a short one, since meanwhile nobody watches the lot.
-        let mut baton = Some(baton);
-        let alone = ready.len() == 1;
-        if !alone {
-            baton = None;
-        }
-        for visit in ready.drain(..) {
-            let (Ready::Woken(client) | Ready::Expired(client)) = visit;
-            desk.clear(now, if alone { Budget::OneBuffer } else { Budget::Whole });
+        let Some(now) = lead(&mut baton, &mut ready, &mut desk, shared, &mut swept) else { return };
+        drop(baton);
+        for client in ready.drain(..) {
+            desk.clear(now, Budget::Whole);
             take_turns(client, &mut desk, shared);
         }
         desk.hand_over_lines();
-        drop(baton);
-        if now.duration_since(swept) >= SWEEP {
-            swept = now;
+    }
+}
+
+/// Waits, baton in hand, until several clients can go on; returns the time then, or `None` when the lot is closed.
+///
+/// A client that can go on alone gets its turn at once: passing the baton on would wake another worker for nothing.
+/// Meanwhile nobody watches the lot, so that turn is a short one; if it is not enough, it goes on without the baton.
+#[expect(clippy::vec_box, reason = "the lot hands out boxes, and takes them back")]
+fn lead(
+    baton: &mut Lead<'_, Client>,
+    ready: &mut Vec<Box<Client>>,
+    desk: &mut Desk,
+    shared: &Arc<Shared>,
+    swept: &mut Instant,
+) -> Option<Instant> {
+    loop {
+        let now = baton.wait(ready)?;
+        if now.duration_since(*swept) >= SWEEP {
+            *swept = now;
             shared.rotation.sweep(now);
+        }
+        if ready.len() > 1 {
+            return Some(now);
+        }
+        if let Some(mut client) = ready.pop() {
+            desk.clear(now, Budget::OneBuffer);
+            let turn = guarded(&mut client, desk);
+            if desk.is_cut_short() {
+                ready.push(client);
+                return Some(now);
+            }
+            if let Some(Turn::Park(watch)) = turn
+                && let Err(Unparked::Ready(client)) = shared.lot.park(client, watch)
+            {
+                ready.push(client);
+                return Some(now);
+            }
+            desk.hand_over_lines();
         }
     }
 }
 
-/// Spares are looked at so often, by each worker that is awake anyway.
-const SWEEP: std::time::Duration = std::time::Duration::from_millis(100);
+/// How often spares are looked at, by whoever leads.
+const SWEEP: Duration = Duration::from_millis(100);
 
 /// Gives a client its turn, and another if what it waits for came meanwhile.
 fn take_turns(mut client: Box<Client>, desk: &mut Desk, shared: &Arc<Shared>) {
-    loop {
-        let Some(turn) = guarded(&mut client, desk) else { return };
-        let watch = match turn {
-            Turn::Close => return,
-            Turn::Park(watch) => watch,
-        };
+    while let Some(Turn::Park(watch)) = guarded(&mut client, desk) {
         match shared.lot.park(client, watch) {
-            Ok(()) | Err(Unparked::Refused(_)) => return,
             Err(Unparked::Ready(back)) => client = back,
+            Ok(()) | Err(Unparked::Refused) => return,
         }
         desk.clear(Instant::now(), Budget::Whole);
     }

@@ -5,9 +5,10 @@ use crate::access_log::{self, AccessLog, Outcome};
 use crate::balance::Rotation;
 use crate::config::Config;
 use crate::http::CHUNK_HEAD_ROOM;
-use crate::net::{Headcount, Lot};
+use crate::net::{Connection, Headcount, Lot};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -60,6 +61,10 @@ pub struct Desk {
     pub(super) out: Vec<u8>,
     /// How many bytes this turn may still read.
     pub(super) budget: usize,
+    /// What to do when that is spent.
+    kind: Budget,
+    /// It is spent, and the turn is to be continued.
+    cut_short: bool,
     /// Some byte was written in this turn.
     pub(super) moved: bool,
     lines: Vec<u8>,
@@ -78,6 +83,8 @@ impl Desk {
             inbound: vec![0; BUFFER.max(largest_head + CHUNK_HEAD_ROOM)],
             out: Vec::with_capacity(4096),
             budget: BUDGET,
+            kind: Budget::Whole,
+            cut_short: false,
             moved: false,
             lines: Vec::new(),
             clock: access_log::Clock::default(),
@@ -99,10 +106,26 @@ impl Desk {
     pub fn clear(&mut self, now: Instant, budget: Budget) {
         self.now = now;
         self.moved = false;
+        self.kind = budget;
+        self.cut_short = false;
         self.budget = match budget {
             Budget::Whole => BUDGET,
             Budget::OneBuffer => self.inbound.len(),
         };
+    }
+
+    /// The turn was a short one, and has more to do: it is to be continued, rather than parked.
+    pub fn is_cut_short(&self) -> bool {
+        self.cut_short
+    }
+
+    /// Ends a turn that has moved enough bytes, but could move more from this connection: others go first.
+    pub(super) fn spend(&mut self, from: &mut Connection) -> io::Result<()> {
+        match self.kind {
+            Budget::OneBuffer => self.cut_short = true,
+            Budget::Whole => from.let_others_go_first()?,
+        }
+        Ok(())
     }
 
     /// Hands the lines of this batch of turns over to the access log.

@@ -145,7 +145,7 @@ impl Client {
     fn begin(&mut self, desk: &mut Desk) -> Result<bool, Stop> {
         if desk.budget == 0 && !self.connection.holds_bytes() {
             // A client that pipelines without end, answered here each time, would never end its turn.
-            self.connection.let_others_go_first().map_err(|_| Reason::ClientGone)?;
+            desk.spend(&mut self.connection).map_err(|_| Reason::ClientGone)?;
             return Err(Stop::NotYet(Wait::client(Wants::READABLE)));
         }
         let limits = desk.shared.config.request_limits;

@@ -142,7 +142,7 @@ impl Pump {
                 return Ok(());
             }
             if desk.budget == 0 && !from.holds_bytes() {
-                from.let_others_go_first().map_err(|_| Halt::SourceCut)?;
+                desk.spend(from).map_err(|_| Halt::SourceCut)?;
                 return Err(Halt::BudgetSpent);
             }
             let room = if self.cautious { CAUTIOUS } else { desk.inbound.len() };

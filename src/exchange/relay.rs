@@ -56,6 +56,7 @@ struct Traits {
     is_head: bool,
     is_idempotent: bool,
     may_stay: bool,
+    expects_continue: bool,
     /// The protocols that it offers to upgrade to.
     offered: Box<[Box<str>]>,
 }
@@ -71,6 +72,8 @@ struct Collect {
 struct Upload {
     /// How much of the head, and the body that was collected behind it, the backend has taken.
     sent: usize,
+    /// It has taken all of that.
+    head_is_sent: bool,
     /// The rest of the body.
     pump: Pump,
     state: Sending,
@@ -198,6 +201,7 @@ impl Exchange {
                 // RFC 9110 section 9.2.2. An unknown method may do anything.
                 is_idempotent: matches!(request.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"),
                 may_stay: client_may_stay(request.version, request.options),
+                expects_continue: request.expects_continue,
                 offered: match request.upgrades {
                     true => request.offered_protocols().map(Box::from).collect(),
                     false => Box::default(),
@@ -206,6 +210,7 @@ impl Exchange {
             collect,
             upload: Upload {
                 sent: 0,
+                head_is_sent: false,
                 pump: Pump::new(request.framing, encoding, trailer_limit, request.connection_named()),
                 state: Sending::Going,
                 done: desk.now,
@@ -327,10 +332,15 @@ impl Exchange {
         self.watch_for_leaving(client, desk, wait)
     }
 
-    /// While a whole request waits for its backend, the client's end of file with nothing unread before it means that
-    /// the client is gone.
+    /// A reset means that the client is gone. So does, while a whole request waits for its backend, its end of file with
+    /// nothing unread before it.
     fn watch_for_leaving(&mut self, client: &Connection, desk: &Desk, wait: Wait) -> Result<After, Stop> {
-        if self.upload.state == Sending::Going || wait.client != Wants::NOTHING || self.client_end_is_fine {
+        if client.is_broken() {
+            return Err(Reason::ClientGone.into());
+        }
+        let wait = wait.and(Wait::client(Wants::BROKEN));
+        // Once the backend has given everything, there is nothing left to call off.
+        if self.upload.state == Sending::Going || self.client_end_is_fine || self.leg.is_none() {
             return Err(Stop::NotYet(wait));
         }
         if client.is_ending() {
@@ -378,6 +388,7 @@ impl Exchange {
                 }
             }
         }
+        self.upload.head_is_sent = true;
         let halt = match self.upload.pump.run(client, &mut leg.connection, desk) {
             Ok(()) => {
                 self.upload.state = Sending::Done;
@@ -589,7 +600,10 @@ impl Exchange {
             return (self.progress + timeouts.response_body, reason);
         }
         if self.upload.state == Sending::Going {
-            let backend_is_slow = self.upload.pump.has_leftover() || !self.upload.pump.began;
+            let pump = &self.upload.pump;
+            // A client that asked for a 100 waits for the backend as we do.
+            let is_asked = self.traits.expects_continue && self.said == Said::Nothing && !pump.began;
+            let backend_is_slow = !self.upload.head_is_sent || pump.has_leftover() || is_asked;
             let reason = if backend_is_slow { Reason::BackendBodyTimeout } else { Reason::ClientBodyTimeout };
             return (self.progress + timeouts.request_body, reason);
         }
@@ -631,6 +645,7 @@ impl Exchange {
             return false;
         }
         self.upload.sent = 0;
+        self.upload.head_is_sent = false;
         self.upload.state = Sending::Going;
         true
     }

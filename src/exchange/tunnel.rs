@@ -6,7 +6,7 @@ use super::relay::{Leg, Record};
 use super::stop::{Stop, Wait};
 use crate::error::Reason;
 use crate::http::ForwardedRequest;
-use crate::net::Connection;
+use crate::net::{Connection, Wants};
 use std::time::Instant;
 
 /// A connection that has left HTTP behind.
@@ -51,7 +51,11 @@ impl Tunnel {
         if desk.moved {
             self.progress = desk.now;
         }
-        let mut wait = Wait::NOTHING;
+        // A side that has ended is never read again, so only the hints can tell that it is broken.
+        if self.up.closed && client.is_broken() || self.down.closed && self.leg.connection.is_broken() {
+            return Ok(());
+        }
+        let mut wait = Wait { client: Wants::BROKEN, backend: Wants::BROKEN };
         for (halt, towards_backend) in [(up.as_ref(), true), (down.as_ref(), false)] {
             let Some(halt) = halt else { continue };
             let Some((source, sink)) = halt.wants() else {

@@ -82,7 +82,7 @@ impl ChunkDecoder {
             extension_allowance: EXTENSION_ALLOWANCE,
             trailers: Vec::new(),
             trailer_scan: HeadScan::strict(),
-            trailer_limit,
+            trailer_limit: trailer_limit.max(2), // the empty line is always allowed, however it is cut
         }
     }
 
@@ -183,10 +183,10 @@ impl ChunkDecoder {
         }
         let before = self.trailers.len();
         // One byte over the limit is enough to know that it is exceeded.
-        let room = (self.trailer_limit + 1).saturating_sub(before);
+        let room = self.trailer_limit.saturating_add(1).saturating_sub(before);
         self.trailers.extend(bytes.iter().take(room));
         match self.trailer_scan.advance(&self.trailers)? {
-            Some(end) => {
+            Some(end) if end <= self.trailer_limit => {
                 self.trailers.truncate(end);
                 self.expects = Expects::Nothing;
                 if end == 2 {
@@ -194,8 +194,8 @@ impl ChunkDecoder {
                 }
                 Ok(end - before)
             }
-            None if self.trailers.len() > self.trailer_limit => Err(Flaw::HeadTooLarge),
-            None => Ok(bytes.len()),
+            _ if self.trailers.len() > self.trailer_limit => Err(Flaw::HeadTooLarge),
+            _ => Ok(bytes.len()),
         }
     }
 }

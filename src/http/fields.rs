@@ -59,9 +59,10 @@ pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&b| b == b',').map(trim)
 }
 
-/// Without the spaces and tabs at both ends.
+/// Without the white space at both ends. CR and LF are here only as the folds of a backend's value, where they count
+/// as white space too: an option on a line of its own is still an option.
 pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
+    while let [b' ' | b'\t' | b'\r' | b'\n', rest @ ..] | [rest @ .., b' ' | b'\t' | b'\r' | b'\n'] = bytes {
         bytes = rest;
     }
     bytes

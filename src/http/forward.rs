@@ -112,9 +112,6 @@ pub fn forward_request(request: &Request<'_, '_>, sender: &Sender<'_>) -> Forwar
             },
             Name::Expect if request.expects_continue => write_field(&mut out, field.name, field.value),
             Name::XRequestId if request.id.is_some() => {} // written below, where its place is known
-            Name::XForwardedProto | Name::XForwardedHost if sender.claims == Claims::Extended => {
-                write_field(&mut out, field.name, field.value);
-            }
             Name::Via | Name::Date | Name::Other => write_field(&mut out, field.name, field.value),
             Name::Connection
             | Name::ContentLength
@@ -186,14 +183,8 @@ fn write_origin(out: &mut Vec<u8>, request: &Request<'_, '_>, sender: &Sender<'_
     write_to(&mut address, format_args!("{}", sender.address.to_canonical()));
     out.extend_from_slice(b"X-Forwarded-For: ");
     write_list(out, earlier(Name::XForwardedFor).chain([address.as_slice()]));
-    if earlier(Name::XForwardedProto).next().is_none() {
-        out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
-    }
-    if let Some(host) = request.authority
-        && earlier(Name::XForwardedHost).next().is_none()
-    {
-        write_field(out, "X-Forwarded-Host", host.as_bytes());
-    }
+    write_first_claim(out, "X-Forwarded-Proto", earlier(Name::XForwardedProto), Some("http"));
+    write_first_claim(out, "X-Forwarded-Host", earlier(Name::XForwardedHost), request.authority);
 
     let mut element = Vec::with_capacity(96);
     match sender.address.to_canonical() {
@@ -207,6 +198,20 @@ fn write_origin(out: &mut Vec<u8>, request: &Request<'_, '_>, sender: &Sender<'_
     element.extend_from_slice(b";proto=http");
     out.extend_from_slice(b"Forwarded: ");
     write_list(out, earlier(Name::Forwarded).chain([element.as_slice()]));
+}
+
+/// What was claimed at the first hop stands; ours only fills the gap.
+fn write_first_claim<'v>(
+    out: &mut Vec<u8>,
+    name: &str,
+    earlier: impl Iterator<Item = &'v [u8]>,
+    ours: Option<&'v str>,
+) {
+    let mut earlier = earlier.peekable();
+    let ours = ours.filter(|_| earlier.peek().is_none()).map(str::as_bytes);
+    for claim in earlier.chain(ours) {
+        write_field(out, name, claim);
+    }
 }
 
 /// What becomes of the client's connection after this answer, as far as the answer must say.
@@ -361,7 +366,7 @@ pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     if memchr::memchr(b'\n', value).is_none() {
         out.extend_from_slice(value);
     } else {
-        for (nth, line) in value.split(|&b| b == b'\n').map(unfold).filter(|line| !line.is_empty()).enumerate() {
+        for (nth, line) in value.split(|&b| b == b'\n').map(fields::trim).filter(|line| !line.is_empty()).enumerate() {
             if nth > 0 {
                 out.push(b' ');
             }
@@ -369,10 +374,6 @@ pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
         }
     }
     out.extend_from_slice(b"\r\n");
-}
-
-fn unfold(line: &[u8]) -> &[u8] {
-    fields::trim(line.strip_suffix(b"\r").unwrap_or(line))
 }
 
 fn write_host(out: &mut Vec<u8>, request: &Request<'_, '_>) {

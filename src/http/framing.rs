@@ -37,15 +37,18 @@ enum Coding {
 }
 
 impl FramingFields {
-    /// One Content-Length line. Repeated equal values count as one.
+    /// One Content-Length line. Repeated equal values count as one, on a line of their own or as a list (RFC 9110
+    /// section 8.6): some library between here and the sender has joined two lines.
     pub(super) fn add_length(&mut self, value: &[u8]) {
-        let length = fields::decimal(value).ok_or(Flaw::Framing("a Content-Length that is not a decimal number"));
-        self.length = Some(match (self.length, length) {
-            (None, length) => length,
-            (Some(Ok(earlier)), Ok(later)) if earlier == later => Ok(later),
-            (Some(Err(flaw)), _) | (_, Err(flaw)) => Err(flaw),
-            (Some(Ok(_)), Ok(_)) => Err(Flaw::Framing("two Content-Length values that differ")),
-        });
+        for value in fields::list(value) {
+            let length = fields::decimal(value).ok_or(Flaw::Framing("a Content-Length that is not a decimal number"));
+            self.length = Some(match (self.length, length) {
+                (None, length) => length,
+                (Some(Ok(earlier)), Ok(later)) if earlier == later => Ok(later),
+                (Some(Err(flaw)), _) | (_, Err(flaw)) => Err(flaw),
+                (Some(Ok(_)), Ok(_)) => Err(Flaw::Framing("two Content-Length values that differ")),
+            });
+        }
     }
 
     /// One Transfer-Encoding line.

@@ -14,6 +14,8 @@
 //! - `forward`: what goes on, and what ends here;
 //! - `reuse`: may a connection carry another exchange.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))] // the bytes are a stranger's
+
 mod chunked;
 mod fields;
 mod flaw;
@@ -25,6 +27,8 @@ mod response;
 mod reuse;
 mod scan;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use chunked::{CHUNK_HEAD_ROOM, CHUNK_TAIL, ChunkDecoder, LAST_CHUNK, write_chunk_head};
 pub use fields::ConnectionOptions;

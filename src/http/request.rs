@@ -117,7 +117,10 @@ impl<'t, 'b> Request<'t, 'b> {
                     let value = str::from_utf8(field.value).ok().filter(|value| is_valid_authority(value));
                     host = Some(value.ok_or(Flaw::Syntax("a Host field that is not host and port"))?);
                 }
-                Name::Expect => expectation = Some(field.value.eq_ignore_ascii_case(b"100-continue")),
+                Name::Expect => {
+                    let is_known = field.value.eq_ignore_ascii_case(b"100-continue");
+                    expectation = Some(is_known && expectation != Some(false));
+                }
                 Name::Upgrade => offers_upgrade |= offered_protocols(field.value).next().is_some(),
                 Name::Te => takes_trailers |= fields::list(field.value).any(is_trailers),
                 Name::MaxForwards => max_forwards = fields::decimal(field.value),
@@ -197,7 +200,10 @@ impl<'t, 'b> Request<'t, 'b> {
 
 /// Prior-knowledge HTTP/2 through us would be a tunnel past every rule here, so `h2c` is never offered on.
 pub(super) fn offered_protocols(value: &[u8]) -> impl Iterator<Item = &str> {
-    fields::list(value).filter_map(protocol).filter(|name| !name.eq_ignore_ascii_case("h2c"))
+    fields::list(value).filter_map(protocol).filter(|protocol| {
+        let name = protocol.split('/').next();
+        !name.is_some_and(|name| name.eq_ignore_ascii_case("h2c"))
+    })
 }
 
 /// `name [ "/" version ]` (RFC 9110 section 7.8).

@@ -72,6 +72,9 @@ impl<'t, 'b> Response<'t, 'b> {
                 | Name::Other => {}
             }
         }
+        if options.names_fields && fields::is_named_by_connection(fields, "date") {
+            has_date = false; // it ends here, so there is none to go on
+        }
         let body = framing.of_response(version, status, to_head)?;
         let length = match status {
             100..200 | 204 => None, // RFC 9110 section 8.6: none may be sent
@@ -106,6 +109,7 @@ impl<'t, 'b> Response<'t, 'b> {
             .iter()
             .filter(|field| fields::recognise(field.name) == Name::Upgrade)
             .flat_map(|field| fields::list(field.value))
+            .filter(|name| !name.is_empty())
             .peekable();
         chosen.peek().is_some()
             && chosen.all(|name| offered.iter().any(|offer| name.eq_ignore_ascii_case(offer.as_bytes())))

@@ -216,6 +216,11 @@ impl Connection {
         self.hints.read(self.key) & (CLOSED | BROKEN) != 0
     }
 
+    /// Whether the kernel has said that the connection is broken. What came before may still be read.
+    pub fn is_broken(&self) -> bool {
+        self.hints.read(self.key) & BROKEN != 0
+    }
+
     /// Ends our direction: the peer reads to the end, and may still send.
     ///
     /// # Errors

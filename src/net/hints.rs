@@ -72,6 +72,8 @@ impl Wants {
     pub const WRITABLE: Wants = Wants(WRITABLE);
     /// The peer's end, though nobody means to read.
     pub const CLOSED: Wants = Wants(CLOSED);
+    /// A reset.
+    pub const BROKEN: Wants = Wants(BROKEN);
 
     /// Both.
     #[must_use]
@@ -82,7 +84,10 @@ impl Wants {
     /// Whether these hints are a reason to look.
     pub(super) fn are_met_by(self, hints: u8) -> bool {
         let met = |want: u8, by: u8| self.0 & want != 0 && hints & by != 0;
-        met(READABLE, READABLE | CLOSED | BROKEN) || met(WRITABLE, WRITABLE | BROKEN) || met(CLOSED, CLOSED | BROKEN)
+        met(READABLE, READABLE | CLOSED | BROKEN)
+            || met(WRITABLE, WRITABLE | BROKEN)
+            || met(CLOSED, CLOSED | BROKEN)
+            || met(BROKEN, BROKEN)
     }
 }
 

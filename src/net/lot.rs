@@ -102,19 +102,10 @@ impl Watch {
 /// Why a visit was not parked.
 #[derive(Debug)]
 pub enum Unparked<V> {
-    /// What it waits for has come already.
+    /// What it waits for has come already: it goes on.
     Ready(Box<V>),
-    /// The lot takes no idle visits any more, or none at all.
-    Refused(Box<V>),
-}
-
-/// A visit that can go on.
-#[derive(Debug)]
-pub enum Ready<V> {
-    /// Something that it waits for may have come.
-    Woken(Box<V>),
-    /// Its deadline has passed.
-    Expired(Box<V>),
+    /// The lot takes no idle visits any more, or none at all: it has been ended.
+    Refused,
 }
 
 /// What is passed from hand to hand.
@@ -178,13 +169,15 @@ impl<V> Lot<V> {
     /// Parks a visit until something that it watches happens, or its deadline passes.
     ///
     /// # Errors
-    /// The visit itself, to go on with or to end.
+    /// The visit itself, to go on with; or nothing, when it has been ended.
     pub fn park(&self, visit: Box<V>, watch: Watch) -> Result<(), Unparked<V>> {
         let descriptor = watch.client.0.descriptor();
         let mut slot = self.lock(descriptor);
         // Looked at under the lock that `drain` and `close` take later: nobody slips through.
         if self.closed.load(Ordering::Acquire) || (watch.idle && self.draining.load(Ordering::Acquire)) {
-            return Err(Unparked::Refused(visit));
+            drop(slot);
+            drop(visit);
+            return Err(Unparked::Refused);
         }
         if watch.is_met(&self.hints) {
             return Err(Unparked::Ready(visit));
@@ -297,10 +290,11 @@ pub struct Lead<'l, V> {
 }
 
 impl<V> Lead<'_, V> {
-    /// Waits until some visits can go on, a tick has passed, or the lot is closed, and returns the time then.
-    pub fn wait(&mut self, ready: &mut Vec<Ready<V>>) -> Instant {
+    /// Waits until some visits can go on, or a tick has passed, and returns the time then. Visits whose deadline has
+    /// passed are among them: they get one last look whether something has come. `None`: the lot is closed.
+    pub fn wait(&mut self, ready: &mut Vec<Box<V>>) -> Option<Instant> {
         let lot = self.lot;
-        let Some(baton) = &mut self.baton else { return Instant::now() };
+        let baton = self.baton.as_mut()?;
         let timeout = match baton.look_on_from {
             Some(_) => Duration::ZERO,
             None => lot.deadlines.to_next_tick(Instant::now()),
@@ -311,11 +305,11 @@ impl<V> Lead<'_, V> {
             Err(error) => log::error!("the kernel would not say which sockets are ready: {error}"),
         }
         for event in baton.events.iter().filter(|event| event.token() != WAKER) {
-            ready.extend(lot.rouse(Key::of_token(event.token()), hints_of(event)).map(Ready::Woken));
+            ready.extend(lot.rouse(Key::of_token(event.token()), hints_of(event)));
         }
         let now = Instant::now();
         baton.look_for_expired(lot, now, ready);
-        now
+        if lot.closed.load(Ordering::Acquire) && ready.is_empty() { None } else { Some(now) }
     }
 }
 
@@ -329,7 +323,7 @@ impl<V> Drop for Lead<'_, V> {
 
 impl Baton {
     /// Once a tick, in portions: thousands of visits may expire together.
-    fn look_for_expired<V>(&mut self, lot: &Lot<V>, time: Instant, ready: &mut Vec<Ready<V>>) {
+    fn look_for_expired<V>(&mut self, lot: &Lot<V>, time: Instant, ready: &mut Vec<Box<V>>) {
         let now = lot.deadlines.tick_at(time);
         if self.look_on_from.is_none() && now == self.looked_at {
             return;
@@ -341,7 +335,7 @@ impl Baton {
             let Ok(descriptor) = u32::try_from(descriptor) else { continue };
             // The deadline is looked at again under the lock: the visit may have been taken and parked anew.
             let is_due = |parked: &mut Parked<V>| parked.watch.deadline <= time;
-            ready.extend(lot.take(descriptor, is_due).map(Ready::Expired));
+            ready.extend(lot.take(descriptor, is_due));
         }
         self.look_on_from = expired.next();
     }

@@ -26,4 +26,4 @@ pub use descriptors::{is_shortage, raise_limit};
 pub use headcount::Headcount;
 pub use hints::Wants;
 pub use listener::{Listeners, Stopper, bind};
-pub use lot::{Lot, Ready, Unparked, Watch};
+pub use lot::{Lead, Lot, Unparked, Watch};
