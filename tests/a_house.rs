@@ -17,14 +17,7 @@ const CRATES: [(&str, &[&str]); 11] = [
     // Where threads meet.
     (
         "crossbeam_channel",
-        &[
-            "src/access_log.rs",
-            "src/logger.rs",
-            "src/main.rs",
-            "src/net/lot.rs",
-            "src/server.rs",
-            "src/workers.rs",
-        ],
+        &["src/access_log.rs", "src/logger.rs", "src/main.rs", "src/net/lot.rs", "src/server.rs", "src/workers.rs"],
     ),
     ("signal_hook", &["src/main.rs"]),
     ("clap", &["src/config.rs"]),
@@ -107,11 +100,7 @@ fn a_room_imports_only_rooms_that_are_listed_below_it() {
             complaints.push(format!("{}:{line}: {complaint}", source.path));
         }
         // Another room is reached by its name, so that this test sees it.
-        let climb = if source.is_room_itself() {
-            "super::"
-        } else {
-            "super::super"
-        };
+        let climb = if source.is_room_itself() { "super::" } else { "super::super" };
         for line in source.lines_with(climb) {
             complaints.push(format!("{}:{line}: {climb} climbs out of the room {room}", source.path));
         }
@@ -124,10 +113,7 @@ fn net_knows_no_http_and_neither_do_the_workers() {
     let mut complaints = Vec::new();
     for source in sources("src") {
         for (room, stranger, why) in STRANGERS {
-            let named = source
-                .crate_paths()
-                .into_iter()
-                .filter(|(_, imported)| imported == stranger);
+            let named = source.crate_paths().into_iter().filter(|(_, imported)| imported == stranger);
             if source.room().as_deref() == Some(room) {
                 complaints.extend(named.map(|(line, _)| format!("{}:{line}: names {stranger}; {why}", source.path)));
             }
@@ -141,9 +127,7 @@ fn a_crate_is_named_only_where_it_has_been_admitted() {
     let mut complaints = Vec::new();
     for (line, name, _) in dependencies("dependencies") {
         if !CRATES.iter().any(|(admitted, _)| *admitted == name.replace('-', "_")) {
-            complaints.push(format!(
-                "Cargo.toml:{line}: {name} has no row that says where it may be named"
-            ));
+            complaints.push(format!("Cargo.toml:{line}: {name} has no row that says where it may be named"));
         }
     }
     for source in sources("src") {
@@ -165,9 +149,7 @@ fn every_crate_is_admitted_with_a_sentence() {
         assert!(!dependencies.is_empty(), "Cargo.toml has no [{section}]");
         for (line, name, above) in dependencies {
             if !(above.starts_with("# ") && above.ends_with('.') && above.contains(' ')) {
-                complaints.push(format!(
-                    "Cargo.toml:{line}: no sentence above {name} says what it is for"
-                ));
+                complaints.push(format!("Cargo.toml:{line}: no sentence above {name} says what it is for"));
             }
         }
     }
@@ -192,26 +174,11 @@ fn nothing_here_is_async() {
     let mut complaints = Vec::new();
     let lock = read("Cargo.lock");
     for (nth, line) in lock.lines().enumerate() {
-        let name = line
-            .strip_prefix("name = \"")
-            .and_then(|rest| rest.strip_suffix('"'))
-            .unwrap_or_default();
-        let is_runtime = [
-            "tokio",
-            "async-std",
-            "smol",
-            "futures",
-            "async-io",
-            "monoio",
-            "glommio",
-            "compio",
-        ]
-        .contains(&name);
+        let name = line.strip_prefix("name = \"").and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
+        let is_runtime =
+            ["tokio", "async-std", "smol", "futures", "async-io", "monoio", "glommio", "compio"].contains(&name);
         if is_runtime || name.starts_with("futures-") || name.starts_with("tokio-") {
-            complaints.push(format!(
-                "Cargo.lock:{}: {name}, not even by way of another crate",
-                nth + 1
-            ));
+            complaints.push(format!("Cargo.lock:{}: {name}, not even by way of another crate", nth + 1));
         }
     }
     for source in sources("src").into_iter().chain(sources("tests")) {
@@ -226,18 +193,10 @@ fn nothing_here_is_async() {
 #[test]
 fn no_code_of_ours_is_unsafe() {
     let manifest = read("Cargo.toml");
-    assert!(
-        manifest.lines().any(|line| line == "unsafe_code = \"forbid\""),
-        "Cargo.toml does not forbid unsafe code"
-    );
+    assert!(manifest.lines().any(|line| line == "unsafe_code = \"forbid\""), "Cargo.toml does not forbid unsafe code");
     let mut complaints = Vec::new();
     for source in sources("src") {
-        complaints.extend(
-            source
-                .lines_with("unsafe")
-                .iter()
-                .map(|line| format!("{}:{line}: unsafe", source.path)),
-        );
+        complaints.extend(source.lines_with("unsafe").iter().map(|line| format!("{}:{line}: unsafe", source.path)));
     }
     none(complaints);
 }
@@ -246,14 +205,7 @@ fn no_code_of_ours_is_unsafe() {
 fn nothing_is_unwrapped_outside_of_tests() {
     let mut complaints = Vec::new();
     for source in sources("src") {
-        for call in [
-            ".unwrap()",
-            ".unwrap_unchecked()",
-            ".expect(\"\")",
-            "panic!",
-            "todo!",
-            "unimplemented!",
-        ] {
+        for call in [".unwrap()", ".unwrap_unchecked()", ".expect(\"\")", "panic!", "todo!", "unimplemented!"] {
             let lines = source.lines_with(call).into_iter();
             complaints.extend(
                 lines.map(|line| format!("{}:{line}: {call}; `?`, or expect(\"why it can't fail\")", source.path)),
@@ -266,17 +218,8 @@ fn nothing_is_unwrapped_outside_of_tests() {
 #[test]
 fn every_file_says_at_its_head_what_it_is() {
     let complaints = sources("src").into_iter().chain(sources("tests")).filter_map(|source| {
-        let says = source
-            .raw
-            .lines()
-            .next()
-            .is_some_and(|line| line.starts_with("//! ") && line.len() > "//! ".len());
-        (!says).then(|| {
-            format!(
-                "{}:1: the file does not begin with a //! that says what it is",
-                source.path
-            )
-        })
+        let says = source.raw.lines().next().is_some_and(|line| line.starts_with("//! ") && line.len() > "//! ".len());
+        (!says).then(|| format!("{}:1: the file does not begin with a //! that says what it is", source.path))
     });
     none(complaints.collect());
 }
@@ -285,12 +228,8 @@ fn every_file_says_at_its_head_what_it_is() {
 fn no_file_is_too_long_to_be_read_at_a_sitting() {
     let complaints = sources("src").into_iter().filter_map(|source| {
         let length = source.raw.lines().count();
-        (length > LONGEST_FILE).then(|| {
-            format!(
-                "{}:{length}: the file ends here, not by line {LONGEST_FILE}",
-                source.path
-            )
-        })
+        (length > LONGEST_FILE)
+            .then(|| format!("{}:{length}: the file ends here, not by line {LONGEST_FILE}", source.path))
     });
     none(complaints.collect());
 }
@@ -300,23 +239,10 @@ fn peers_are_clients_and_backends_and_threads_are_workers() {
     let mut complaints = Vec::new();
     for source in sources("src") {
         for (nth, line) in source.raw.lines().enumerate() {
-            for word in [
-                "upstream",
-                "upstreams",
-                "downstream",
-                "downstreams",
-                "pool",
-                "pools",
-                "TODO",
-                "FIXME",
-                "XXX",
-            ] {
+            for word in ["upstream", "upstreams", "downstream", "downstreams", "pool", "pools", "TODO", "FIXME", "XXX"]
+            {
                 if finds(&line.to_ascii_lowercase(), &word.to_ascii_lowercase()) {
-                    complaints.push(format!(
-                        "{}:{}: {word} is not a word of this house",
-                        source.path,
-                        nth + 1
-                    ));
+                    complaints.push(format!("{}:{}: {word} is not a word of this house", source.path, nth + 1));
                 }
             }
         }
@@ -326,25 +252,11 @@ fn peers_are_clients_and_backends_and_threads_are_workers() {
 
 #[test]
 fn the_top_level_holds_what_a_newcomer_expects_and_no_more() {
-    let expected = [
-        "Cargo.toml",
-        "Cargo.lock",
-        "src",
-        "tests",
-        "docs",
-        "README.md",
-        "target",
-    ];
-    let entries = fs::read_dir(root())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let expected = ["Cargo.toml", "Cargo.lock", "src", "tests", "docs", "README.md", "target"];
+    let entries = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let surprising = entries
         .filter(|name| !name.starts_with('.') && !name.starts_with("LICENSE") && !expected.contains(&name.as_str()));
-    none(
-        surprising
-            .map(|name| format!("{name}:1: not expected at the top level"))
-            .collect(),
-    );
+    none(surprising.map(|name| format!("{name}:1: not expected at the top level")).collect());
 }
 
 // How the tree is read.
@@ -360,10 +272,7 @@ fn comments_strings_and_test_modules_are_no_code() {
         ("'\"' a '\\'' b '/' 'c", "' ' a '  ' b ' ' 'c"),
         ("fn f<'a>(b: &'a str)", "fn f<'a>(b: &'a str)"),
         ("a\n// b\nc", "a\n    \nc"),
-        (
-            "a\n#[cfg(test)]\nmod b { c {} d }\ne",
-            "a\n            \n                \ne",
-        ),
+        ("a\n#[cfg(test)]\nmod b { c {} d }\ne", "a\n            \n                \ne"),
         ("#[cfg(test)]\nmod b;\nc", "            \n      \nc"),
     ];
     for (raw, code) in rows {
@@ -418,10 +327,7 @@ impl Source {
             return Vec::new();
         }
         let lines = self.code.lines().enumerate();
-        lines
-            .filter(|(_, line)| finds(line, words))
-            .map(|(nth, _)| nth + 1)
-            .collect()
+        lines.filter(|(_, line)| finds(line, words)).map(|(nth, _)| nth + 1).collect()
     }
 }
 
@@ -467,16 +373,10 @@ fn rooms() -> Vec<(String, usize)> {
     let lib = code_of(&read("src/lib.rs"));
     let room = |line: &str| {
         let line = line.trim();
-        let line = line
-            .strip_prefix("pub(crate) ")
-            .or(line.strip_prefix("pub "))
-            .unwrap_or(line);
+        let line = line.strip_prefix("pub(crate) ").or(line.strip_prefix("pub ")).unwrap_or(line);
         line.strip_prefix("mod ")?.strip_suffix(';').map(str::to_owned)
     };
-    lib.lines()
-        .enumerate()
-        .filter_map(|(nth, line)| Some((room(line)?, nth + 1)))
-        .collect()
+    lib.lines().enumerate().filter_map(|(nth, line)| Some((room(line)?, nth + 1))).collect()
 }
 
 /// The crates in a section of `Cargo.toml`: line, name, and the line above.
@@ -484,15 +384,8 @@ fn dependencies(section: &str) -> Vec<(usize, String, String)> {
     let manifest = read("Cargo.toml");
     let lines: Vec<&str> = manifest.lines().collect();
     let heading = format!("[{section}]");
-    let begin = lines
-        .iter()
-        .position(|line| *line == heading)
-        .unwrap_or_else(|| panic!("no {heading} in Cargo.toml"));
-    let section = lines
-        .iter()
-        .enumerate()
-        .skip(begin + 1)
-        .take_while(|(_, line)| !line.starts_with('['));
+    let begin = lines.iter().position(|line| *line == heading).unwrap_or_else(|| panic!("no {heading} in Cargo.toml"));
+    let section = lines.iter().enumerate().skip(begin + 1).take_while(|(_, line)| !line.starts_with('['));
     let named = section.filter(|(_, line)| line.starts_with(is_word));
     named
         .map(|(nth, line)| {
@@ -524,18 +417,10 @@ fn sources(folder: &str) -> Vec<Source> {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let names = path
-                    .strip_prefix(root())
-                    .unwrap()
-                    .iter()
-                    .map(|name| name.to_str().unwrap());
+                let names = path.strip_prefix(root()).unwrap().iter().map(|name| name.to_str().unwrap());
                 let path = names.collect::<Vec<_>>().join("/");
                 let raw = read(&path);
-                sources.push(Source {
-                    code: code_of(&raw),
-                    path,
-                    raw,
-                });
+                sources.push(Source { code: code_of(&raw), path, raw });
             }
         }
     }

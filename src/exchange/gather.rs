@@ -66,27 +66,21 @@ impl Gather {
         loop {
             // A pipelined request is read in small portions, since what is behind it must be put back again.
             let room = if from.holds_bytes() { buffer.len().min(end + PORTION) } else { buffer.len() };
-            let n = match from.read(&mut buffer[end..room]) {
-                Ok(0) => return Err(Missing::Ended),
-                Ok(n) => n,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.so_far.extend_from_slice(&buffer[had..end]);
-                    return Err(Missing::NotYet);
+            let missing = match from.read(&mut buffer[end..room]) {
+                Ok(n) if n > 0 => {
+                    end += n;
+                    match self.scan.advance(&buffer[..end]) {
+                        Ok(Some(head_end)) => return Ok(Gathered { scan: self.scan.clone(), head_end, end }),
+                        Ok(None) => check(&buffer[..end], &self.scan).err().map(Missing::Flawed),
+                        Err(flaw) => Some(Missing::Flawed(flaw)),
+                    }
                 }
-                Err(_) => return Err(Missing::Ended),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(Missing::NotYet),
+                Ok(_) | Err(_) => Some(Missing::Ended),
             };
-            end += n;
-            let flaw = match self.scan.advance(&buffer[..end]) {
-                Ok(Some(head_end)) => {
-                    self.so_far = Vec::new();
-                    return Ok(Gathered { scan: self.scan.clone(), head_end, end });
-                }
-                Ok(None) => check(&buffer[..end], &self.scan).err(),
-                Err(flaw) => Some(flaw),
-            };
-            if let Some(flaw) = flaw {
-                self.so_far.extend_from_slice(&buffer[had..end]); // for the log, and for who may get a body
-                return Err(Missing::Flawed(flaw));
+            if let Some(missing) = missing {
+                self.so_far.extend_from_slice(&buffer[had..end]);
+                return Err(missing);
             }
         }
     }

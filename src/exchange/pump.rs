@@ -187,6 +187,7 @@ impl Pump {
         };
         self.carried += data.len() as u64;
         let data = &bytes[data];
+        let end = if self.ended { self.ending()? } else { Vec::new() };
         match self.encoding {
             Encoding::Raw => self.send(&[before, data], to, desk)?,
             Encoding::Chunked => {
@@ -195,7 +196,6 @@ impl Pump {
                     0 => (&[][..], &[][..]),
                     size => (write_chunk_head(size, &mut room), CHUNK_TAIL),
                 };
-                let end = if self.ended { self.ending()? } else { Vec::new() };
                 self.send(&[before, chunk_head, data, tail, &end], to, desk)?;
             }
         }
@@ -208,24 +208,25 @@ impl Pump {
             Decoder::Length(_) | Decoder::Chunked(_) => Err(Halt::SourceCut),
             Decoder::UntilClose => {
                 self.ended = true;
-                if self.encoding == Encoding::Chunked {
-                    let end = self.ending()?;
-                    self.send(&[&end], to, desk)?;
-                }
-                Ok(())
+                let end = self.ending()?;
+                self.send(&[&end], to, desk)
             }
         }
     }
 
-    /// The last chunk, with the trailers that may go on.
+    /// What goes out behind the data: the last chunk, with the trailers that may go on, or nothing. Trailers are judged
+    /// even where they can't go on: a faulty end is no end.
     fn ending(&self) -> Result<Vec<u8>, Halt> {
         let trailers = match &self.decoder {
             Decoder::Chunked(decoder) => decoder.trailers(),
             Decoder::Length(_) | Decoder::UntilClose => &[],
         };
+        if trailers.is_empty() && self.encoding == Encoding::Raw {
+            return Ok(Vec::new());
+        }
         let mut end = LAST_CHUNK.to_vec();
         forward_trailers(trailers, &self.named, &mut end).map_err(Halt::SourceFlawed)?;
-        Ok(end)
+        Ok(if self.encoding == Encoding::Chunked { end } else { Vec::new() })
     }
 
     /// Writes pieces, behind what is left over already, and keeps what the sink does not take.
