@@ -1,4 +1,4 @@
-//! The pool: as many workers as cores, and not one more for ten thousand idle clients.
+//! As many workers as cores, and not one more for ten thousand idle clients.
 //!
 //! A worker waits for the baton, collects the visits that can go on, passes the baton on, and gives each of them a
 //! turn. A turn never waits. A panic in one costs its client's connection, never the worker.

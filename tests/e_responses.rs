@@ -981,7 +981,7 @@ fn a_client_can_tell_that_a_response_was_cut_short() {
             assert!(!only_a_reset_tells || end == End::Reset, "{end:?} after {said:?} {then:?}: {story}");
         }
         house.comes_to_rest();
-        assert_eq!(house.backend.open(), 0);
+        house.backend.wait_until("no connection is left", |record| record.open == 0);
     });
 }
 

@@ -7,20 +7,26 @@
 //! - `stop`: how straight-line code says "not yet";
 //! - `gather`: a head, from as many reads as it takes;
 //! - `relay`: one request and its response;
-//! - `pump`: one direction of it;
+//! - `upload`: the request's way to the backend;
+//! - `leg`: the connection to one;
+//! - `pump`: one direction of a body;
 //! - `tunnel`: what comes after a 101;
 //! - `answer`: answers of our own;
 //! - `linger`: the gentle close;
+//! - `record`: what is told of it all;
 //! - `desk`: what a worker lends to every turn.
 
 mod answer;
 mod desk;
 mod gather;
+mod leg;
 mod linger;
 mod pump;
+mod record;
 mod relay;
 mod stop;
 mod tunnel;
+mod upload;
 
 pub use desk::{Budget, Counts, Desk, Shared};
 
@@ -227,7 +233,8 @@ impl Client {
 
     /// A request that could not be read: nothing behind it can be trusted to be one.
     fn refuse(&mut self, fault: Fault, head: &[u8], desk: &mut Desk) {
-        let body = if head.starts_with(b"HEAD ") { Body::Omitted } else { Body::Sent };
+        let line = head.strip_prefix(b"\r\n").unwrap_or(head);
+        let body = if line.starts_with(b"HEAD ") { Body::Omitted } else { Body::Sent };
         let id = desk.fresh_id();
         let mut out = Vec::new();
         answer::to_fault(&fault, &id, Persistence::Closes, body, desk, &mut out);

@@ -171,23 +171,22 @@ impl Pump {
         desk: &mut Desk,
     ) -> Result<usize, Halt> {
         self.began |= !bytes.is_empty();
-        let (data, used) = match &mut self.decoder {
+        let (data, used, ended) = match &mut self.decoder {
             Decoder::Length(left) => {
                 let used = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 *left -= used as u64;
-                self.ended = *left == 0;
-                (0..used, used)
+                (0..used, used, *left == 0)
             }
             Decoder::Chunked(decoder) => {
                 let decoded = decoder.decode(bytes).map_err(Halt::SourceFlawed)?;
-                self.ended = decoded.ended;
-                (decoded.data, decoded.used)
+                (decoded.data, decoded.used, decoded.ended)
             }
-            Decoder::UntilClose => (0..bytes.len(), bytes.len()),
+            Decoder::UntilClose => (0..bytes.len(), bytes.len(), false),
         };
+        let end = if ended { self.ending()? } else { Vec::new() };
+        self.ended = ended;
         self.carried += data.len() as u64;
         let data = &bytes[data];
-        let end = if self.ended { self.ending()? } else { Vec::new() };
         match self.encoding {
             Encoding::Raw => self.send(&[before, data], to, desk)?,
             Encoding::Chunked => {
@@ -207,8 +206,8 @@ impl Pump {
         match self.decoder {
             Decoder::Length(_) | Decoder::Chunked(_) => Err(Halt::SourceCut),
             Decoder::UntilClose => {
-                self.ended = true;
                 let end = self.ending()?;
+                self.ended = true;
                 self.send(&[&end], to, desk)
             }
         }

@@ -4,32 +4,29 @@
 //! Both directions run at once, since a backend may answer before it has read the request: every turn moves both, and
 //! waits for whatever either still needs.
 
-use super::desk::{Desk, Shared};
+use super::desk::Desk;
 use super::gather::{Gather, Gathered, Missing};
+use super::leg::{Asked, Leg, Way, spare_life};
 use super::pump::{Encoding, Halt, Pump};
+use super::record::Record;
 use super::stop::{Stop, Wait};
 use super::tunnel::{Direction, Tunnel};
-use crate::access_log::Outcome;
-use crate::balance::{Backend, InFlight, Need};
+use super::upload::{Sending, Upload};
+use crate::balance::Need;
 use crate::config::HalfClose;
 use crate::error::{Fault, Reason};
 use crate::http::{
-    Answer, BodyFraming, Endings, FieldTable, Flaw, ForwardedRequest, Persistence, Request, Response, Version,
-    backend_may_be_reused, client_may_stay, forward_interim, forward_request, forward_response,
+    Answer, BodyFraming, Endings, FieldTable, Flaw, HeadScan, Persistence, Request, Response, Sender, Version,
+    backend_may_be_reused, client_may_stay, forward_interim, forward_response,
 };
-use crate::net::{Connection, Glance, Wants, is_shortage};
-use std::io::ErrorKind;
+use crate::net::{Connection, Glance, Wants};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// A request that has begun, and everything that is to be known of it until it ends.
 pub(super) struct Exchange {
-    /// The head as it goes to the backend; behind it, what was collected of the body.
-    head: ForwardedRequest,
     traits: Traits,
-    collect: Option<Collect>,
     upload: Upload,
     /// The backend that is asked, and how.
     asked: Option<Asked>,
@@ -61,34 +58,6 @@ struct Traits {
     offered: Box<[Box<str>]>,
 }
 
-/// A small request body that is waited for before a backend is bothered with it.
-struct Collect {
-    missing: u64,
-    until: Instant,
-    _ticket: Ticket,
-}
-
-/// The request's way to the backend.
-struct Upload {
-    /// How much of the head, and the body that was collected behind it, the backend has taken.
-    sent: usize,
-    /// It has taken all of that.
-    head_is_sent: bool,
-    /// The rest of the body.
-    pump: Pump,
-    state: Sending,
-    /// When the last byte was sent.
-    done: Instant,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sending {
-    Going,
-    Done,
-    /// The backend takes no more, or the client gave no more. What the backend has said is read all the same.
-    Broken(Option<Reason>),
-}
-
 /// How much of an answer the client has had: whether another can still be given is a matter of type, not of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
@@ -100,39 +69,6 @@ pub(super) enum Said {
     Head,
 }
 
-/// Whom to ask.
-#[derive(Clone)]
-struct Asked {
-    backend: Arc<Backend>,
-    way: Way,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// Over a spare, or else by a new connection.
-    Any,
-    /// By a new connection to the `attempt`th of its addresses.
-    Fresh { attempt: usize },
-}
-
-/// The way to a backend.
-pub(super) struct Leg {
-    backend: InFlight,
-    pub(super) connection: Connection,
-    kind: Kind,
-    since: Instant,
-    /// It has taken a byte, so the connection stands.
-    connected: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Kept since then.
-    Spare { rested: Instant },
-    /// Opened for this exchange.
-    Fresh,
-}
-
 /// What the response's head decided.
 struct Verdict {
     persistence: Persistence,
@@ -140,17 +76,6 @@ struct Verdict {
     ends_with_close: bool,
     /// How long the backend's connection may be kept, if it may.
     spare_life: Option<Duration>,
-}
-
-/// What is told of the exchange when it has ended.
-pub(super) struct Record {
-    client: SocketAddr,
-    began: Instant,
-    pub(super) status: u16,
-    backend: Option<Arc<str>>,
-    tries: u32,
-    connect: Option<Duration>,
-    wait: Option<Duration>,
 }
 
 /// How an exchange ended for the client's connection.
@@ -163,38 +88,13 @@ pub(super) enum After {
     Tunnel(Box<Tunnel>),
 }
 
-/// Bodies up to here are collected: larger than nearly all forms and API calls.
-const COLLECTED_BODY: u64 = 32 * 1024;
-
-/// 64 MiB of collected bodies in all; beyond it, bodies stream.
-const COLLECTED_IN_ALL: usize = 64 * 1024 * 1024;
-
 /// So often is a request sent again that a backend may have seen.
 const REPEATS: u32 = 2;
 
 impl Exchange {
     /// An exchange for this request. Nothing has happened yet.
-    pub(super) fn new(
-        request: &Request<'_, '_>,
-        sender: &crate::http::Sender<'_>,
-        client: SocketAddr,
-        desk: &Desk,
-    ) -> Exchange {
-        let timeouts = &desk.shared.config.timeouts;
-        let collect = match request.framing {
-            BodyFraming::Length(length) if length <= COLLECTED_BODY && !request.expects_continue => {
-                Ticket::new(&desk.shared, length).map(|ticket| Collect {
-                    missing: length,
-                    until: desk.now + timeouts.collect,
-                    _ticket: ticket,
-                })
-            }
-            BodyFraming::None | BodyFraming::Length(_) | BodyFraming::Chunked | BodyFraming::UntilClose => None,
-        };
-        let encoding = if request.framing == BodyFraming::Chunked { Encoding::Chunked } else { Encoding::Raw };
-        let trailer_limit = desk.shared.config.request_limits.head_bytes;
+    pub(super) fn new(request: &Request<'_, '_>, sender: &Sender<'_>, client: SocketAddr, desk: &Desk) -> Exchange {
         Exchange {
-            head: forward_request(request, sender),
             traits: Traits {
                 version: request.version,
                 is_head: request.method == "HEAD",
@@ -207,14 +107,7 @@ impl Exchange {
                     false => Box::default(),
                 },
             },
-            collect,
-            upload: Upload {
-                sent: 0,
-                head_is_sent: false,
-                pump: Pump::new(request.framing, encoding, trailer_limit, request.connection_named()),
-                state: Sending::Going,
-                done: desk.now,
-            },
+            upload: Upload::new(request, sender, desk),
             asked: None,
             leg: None,
             tried: Vec::new(),
@@ -231,7 +124,7 @@ impl Exchange {
 
     /// Goes on as far as it can without waiting.
     pub(super) fn advance(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<After, Stop> {
-        self.collect(client, desk)?;
+        self.upload.collect(client, desk)?;
         loop {
             let outcome = match self.choose(client, desk) {
                 Ok(()) => self.relay_both_ways(client, desk),
@@ -251,33 +144,6 @@ impl Exchange {
         }
     }
 
-    /// Takes in a small body before anybody is bothered with it: so slow little uploads don't occupy a backend, and
-    /// the request can be said again. What has not come in time streams like any other body.
-    fn collect(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<(), Stop> {
-        let Some(collect) = &mut self.collect else { return Ok(()) };
-        while collect.missing > 0 {
-            let room = usize::try_from(collect.missing).unwrap_or(usize::MAX).min(desk.inbound.len());
-            match client.read(&mut desk.inbound[..room]) {
-                Ok(0) => return Err(Reason::ClientCutBody.into()),
-                Ok(n) => {
-                    // Grows with what has come, never with what was announced.
-                    self.head.bytes.extend_from_slice(&desk.inbound[..n]);
-                    self.upload.pump.skip(n as u64);
-                    collect.missing -= n as u64;
-                    self.progress = desk.now;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock && desk.now < collect.until => {
-                    return Err(Stop::NotYet(Wait::client(Wants::READABLE)));
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => return Err(Reason::ClientGone.into()),
-            }
-        }
-        // From here on nothing is missing that would be waited for; the ticket stays as long as the bytes do.
-        collect.missing = 0;
-        Ok(())
-    }
-
     /// Whose turn it is, and a connection to it: a spare, or a new one.
     fn choose(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<(), Fault> {
         if self.leg.is_some() {
@@ -288,33 +154,31 @@ impl Exchange {
             self.tried.push(nth);
             self.record.tries += 1;
             self.record.backend = Some(Arc::clone(&backend.name));
-            self.asked = Some(Asked { backend: Arc::clone(backend), way: Way::Any });
+            let way = Way::Any(self.traits.need());
+            self.asked = Some(Asked { backend: Arc::clone(backend), way });
         }
-        let Some(Asked { backend, way }) = &self.asked else { return Err(Reason::NoBackend.into()) };
-        let spare = match way {
-            Way::Any => backend.spare(client, self.traits.need(), desk.now),
-            Way::Fresh { .. } => None,
-        };
-        let (connection, kind) = match spare {
-            Some((connection, rested)) => (connection, Kind::Spare { rested }),
-            None => (dial(backend, way.attempt(), client, &desk.shared)?, Kind::Fresh),
-        };
-        let connected = kind != Kind::Fresh;
-        let backend = InFlight::new(Arc::clone(backend));
-        self.leg = Some(Leg { backend, connection, kind, since: desk.now, connected });
+        if let Some(asked) = &self.asked {
+            self.leg = Some(Leg::to(asked, client, desk)?);
+        }
         Ok(())
     }
 
     /// Sends the request and brings back the response, at the same time.
     fn relay_both_ways(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<After, Stop> {
         desk.moved = false;
-        let up = self.upload(client, desk);
+        let up = match &mut self.leg {
+            Some(leg) => self.upload.run(client, leg, desk),
+            None => Ok(()), // the backend has said all it had to say
+        };
         let down = match up {
             Err(Stop::Fault(fault)) => Err(Stop::Fault(fault)),
             Ok(()) | Err(Stop::NotYet(_)) => self.download(client, desk),
         };
         if desk.moved {
             self.progress = desk.now;
+        }
+        if let Some(leg) = &self.leg {
+            self.record.connect = leg.connect;
         }
         let wait = match (up, down) {
             (_, Ok(After::Stay)) => return Ok(self.finish(desk)),
@@ -324,10 +188,10 @@ impl Exchange {
             (Err(Stop::NotYet(up)), Err(Stop::NotYet(down))) => up.and(down),
             (Err(Stop::Fault(fault)), Err(Stop::NotYet(_))) => return Err(Stop::Fault(fault)),
         };
-        if let Sending::Broken(Some(reason)) = self.upload.state
+        if let Sending::Broken(Some(fault)) = self.upload.state
             && self.said != Said::Head
         {
-            return Err(reason.into()); // the client cut its request, and no answer had come before that
+            return Err(fault.into()); // the client's body is at fault, and no answer had come before that
         }
         self.watch_for_leaving(client, desk, wait)
     }
@@ -356,56 +220,6 @@ impl Exchange {
             }
         }
         Err(Stop::NotYet(wait.and(Wait::client(Wants::CLOSED))))
-    }
-
-    /// The request's way: head and collected body first, then the rest of the body.
-    fn upload(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<(), Stop> {
-        let Some(leg) = &mut self.leg else { return Ok(()) };
-        if self.upload.state != Sending::Going {
-            return Ok(());
-        }
-        let origin = &leg.backend.origin;
-        let pieces = self.head.pieces(&origin.prefix, &origin.authority);
-        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
-        while self.upload.sent < length {
-            match leg.connection.write(&behind(&pieces, self.upload.sent)) {
-                Ok(n) => {
-                    self.upload.sent += n;
-                    desk.moved = true;
-                    if !leg.connected {
-                        leg.connected = true;
-                        self.record.connect = Some(desk.now.saturating_duration_since(leg.since));
-                        leg.backend.prefer(self.asked.as_ref().map_or(0, |asked| asked.way.attempt()));
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Err(Stop::NotYet(Wait::backend(Wants::WRITABLE)));
-                }
-                Err(error) if !leg.connected => return Err(Fault::of_dial(&error).into()),
-                Err(_) => {
-                    self.upload.state = Sending::Broken(None);
-                    return Ok(());
-                }
-            }
-        }
-        self.upload.head_is_sent = true;
-        let halt = match self.upload.pump.run(client, &mut leg.connection, desk) {
-            Ok(()) => {
-                self.upload.state = Sending::Done;
-                self.upload.done = desk.now;
-                return Ok(());
-            }
-            Err(halt) => halt,
-        };
-        if let Some((source, sink)) = halt.wants() {
-            return Err(Stop::NotYet(Wait { client: source, backend: sink }));
-        }
-        self.upload.state = match halt {
-            Halt::SourceFlawed(flaw) if self.said != Said::Head => return Err(Fault::of_request(flaw).into()),
-            Halt::SourceCut | Halt::SourceFlawed(_) => Sending::Broken(Some(Reason::ClientCutBody)),
-            Halt::SinkLost | Halt::SourceQuiet | Halt::SinkFull | Halt::BudgetSpent => Sending::Broken(None),
-        };
-        Ok(())
     }
 
     /// The response's way: interim responses, the head, the body.
@@ -439,14 +253,17 @@ impl Exchange {
             Ok(gathered) => gathered,
             Err(Missing::NotYet) => return Err(Stop::NotYet(Wait::backend(Wants::READABLE))),
             Err(Missing::Flawed(flaw)) => return Err(Fault::of_response(flaw).into()),
-            Err(Missing::Ended) if self.gather.is_empty() => return Err(self.silent_close(desk)),
+            Err(Missing::Ended) if self.gather.is_empty() => {
+                leg.was_closed(desk.now);
+                return Err(Reason::BackendClosedBeforeResponse.into());
+            }
             Err(Missing::Ended) => return Err(Reason::BackendCutHead.into()),
         };
         if head_end > limit {
             return Err(Fault::of_response(Flaw::HeadTooLarge).into());
         }
         self.gather = Gather::of_response();
-        self.record.wait.get_or_insert(desk.now.saturating_duration_since(self.upload.done));
+        self.record.wait.get_or_insert(desk.now.saturating_duration_since(self.upload.done()));
 
         let mut out = std::mem::take(&mut desk.out);
         let mut inbound = std::mem::take(&mut desk.inbound);
@@ -462,7 +279,7 @@ impl Exchange {
         &mut self,
         inbound: &mut [u8],
         head_end: usize,
-        scan: &crate::http::HeadScan,
+        scan: &HeadScan,
         out: &mut Vec<u8>,
         client: &mut Connection,
         desk: &mut Desk,
@@ -484,7 +301,7 @@ impl Exchange {
         if response.is_interim() {
             leg.connection.put_back(behind);
             self.said = Said::Interim;
-            self.upload.done = desk.now; // a backend that says "102 Processing" is not late
+            self.upload.renew(desk.now); // a backend that says "102 Processing" is not late
             if self.traits.version == Version::Http11 {
                 forward_interim(&response, desk.shared.config.via, out);
                 self.download.send(&[out], client, desk).map_err(of_download)?;
@@ -541,23 +358,14 @@ impl Exchange {
         let mut down = Pump::tunnel();
         down.carry(head, behind, client, desk).map_err(of_download)?;
         let leg = self.leg.take().ok_or(Reason::BackendClosedBeforeResponse)?;
-        let blank = Record::new(self.record.client, desk);
         Ok(Box::new(Tunnel {
             leg,
-            head: std::mem::take(&mut self.head),
-            record: std::mem::replace(&mut self.record, blank),
+            head: self.upload.take_head(),
+            record: self.record.clone(),
             up: Direction::new(Pump::tunnel()),
             down: Direction::new(down),
             progress: desk.now,
         }))
-    }
-
-    /// The backend has closed without a byte of an answer.
-    fn silent_close(&mut self, desk: &Desk) -> Stop {
-        if let Some(Leg { backend, kind: Kind::Spare { rested }, .. }) = &self.leg {
-            backend.note_closed_spare(desk.now.saturating_duration_since(*rested));
-        }
-        Reason::BackendClosedBeforeResponse.into()
     }
 
     /// The backend has given everything: its connection rests, or goes.
@@ -565,7 +373,7 @@ impl Exchange {
         let Some(leg) = self.leg.take() else { return };
         let reusable = self.upload.state == Sending::Done && !leg.connection.holds_bytes();
         if let (true, Some(life)) = (reusable, self.verdict.spare_life) {
-            leg.backend.rest(leg.connection, desk.now, life);
+            leg.rest(desk.now, life);
         }
     }
 
@@ -588,10 +396,10 @@ impl Exchange {
     /// Until when this exchange waits for what it waits for, and what it means if that does not come.
     pub(super) fn deadline(&self, desk: &Desk) -> (Instant, Reason) {
         let timeouts = &desk.shared.config.timeouts;
-        if let Some(collect) = self.collect.as_ref().filter(|collect| collect.missing > 0) {
-            return (collect.until, Reason::ClientBodyTimeout);
+        if let Some(until) = self.upload.collects_until() {
+            return (until, Reason::ClientBodyTimeout);
         }
-        if let Some(leg) = self.leg.as_ref().filter(|leg| !leg.connected) {
+        if let Some(leg) = self.leg.as_ref().filter(|leg| leg.is_connecting()) {
             return (leg.since + timeouts.connect, Reason::BackendConnectTimeout);
         }
         if self.said == Said::Head {
@@ -600,14 +408,13 @@ impl Exchange {
             return (self.progress + timeouts.response_body, reason);
         }
         if self.upload.state == Sending::Going {
-            let pump = &self.upload.pump;
             // A client that asked for a 100 waits for the backend as we do.
-            let is_asked = self.traits.expects_continue && self.said == Said::Nothing && !pump.began;
-            let backend_is_slow = !self.upload.head_is_sent || pump.has_leftover() || is_asked;
+            let is_asked = self.traits.expects_continue && self.said == Said::Nothing && self.upload.is_whole();
+            let backend_is_slow = self.upload.waits_for_backend() || is_asked;
             let reason = if backend_is_slow { Reason::BackendBodyTimeout } else { Reason::ClientBodyTimeout };
             return (self.progress + timeouts.request_body, reason);
         }
-        (self.upload.done + timeouts.response_head, Reason::BackendHeadTimeout)
+        (self.upload.done() + timeouts.response_head, Reason::BackendHeadTimeout)
     }
 
     /// Whether, and where, the request is tried again after this fault: never once a byte of an answer has come, and
@@ -615,12 +422,11 @@ impl Exchange {
     fn tries_again(&mut self, fault: &Fault, desk: &Desk) -> bool {
         let leg = self.leg.take(); // whatever happens next, this connection is spent
         let Some(asked) = &mut self.asked else { return false };
-        let is_whole = !self.upload.pump.began;
-        if self.said != Said::Nothing || !is_whole || !self.gather.is_empty() {
+        if self.said != Said::Nothing || !self.upload.is_whole() || !self.gather.is_empty() {
             return false;
         }
-        let may_repeat = self.traits.is_idempotent || self.upload.sent == 0;
-        let was_spare = leg.is_some_and(|leg| leg.kind != Kind::Fresh);
+        let may_repeat = self.traits.is_idempotent || self.upload.is_untouched();
+        let was_spare = leg.is_some_and(|leg| leg.is_spare());
         let never_connected =
             matches!(fault.reason, Reason::BackendRefused | Reason::BackendUnreachable | Reason::BackendConnectTimeout);
         let was_silent = fault.reason == Reason::BackendClosedBeforeResponse;
@@ -644,9 +450,7 @@ impl Exchange {
         if self.asked.is_none() && self.tried.len() >= desk.shared.rotation.backends().len() {
             return false;
         }
-        self.upload.sent = 0;
-        self.upload.head_is_sent = false;
-        self.upload.state = Sending::Going;
+        self.upload.restart();
         true
     }
 
@@ -657,8 +461,7 @@ impl Exchange {
 
     /// The client's connection may go on if the answer is one of ours: the whole request has been read.
     pub(super) fn may_stay(&self) -> bool {
-        let is_read = self.upload.state == Sending::Done || !self.upload.pump.began && self.upload.pump.has_ended();
-        self.traits.may_stay && is_read
+        self.traits.may_stay && self.upload.is_read()
     }
 
     /// Whether it is HEAD that is to be answered.
@@ -673,7 +476,7 @@ impl Exchange {
 
     /// The request's id.
     pub(super) fn id(&self) -> &[u8] {
-        self.head.id()
+        self.upload.head().id()
     }
 
     /// Only a reset tells the client that this answer was cut off.
@@ -693,7 +496,7 @@ impl Exchange {
 
     /// Counts the exchange out of the books. `reason`: why it did not go as the client hoped.
     pub(super) fn count_out(&mut self, reason: Option<Reason>, desk: &mut Desk) {
-        self.record.count_out(&self.head, self.download.carried(), reason, desk);
+        self.record.count_out(self.upload.head(), self.download.carried(), reason, desk);
     }
 }
 
@@ -701,95 +504,6 @@ impl Traits {
     fn need(&self) -> Need {
         if self.is_idempotent { Need::Alive } else { Need::Sure }
     }
-}
-
-impl Way {
-    fn attempt(self) -> usize {
-        match self {
-            Way::Any => 0,
-            Way::Fresh { attempt } => attempt,
-        }
-    }
-}
-
-impl Record {
-    pub(super) fn new(client: SocketAddr, desk: &Desk) -> Record {
-        Record { client, began: desk.now, status: 0, backend: None, tries: 0, connect: None, wait: None }
-    }
-
-    /// Counts the exchange out of the books, with a line in the log.
-    pub(super) fn count_out(&self, head: &ForwardedRequest, bytes: u64, reason: Option<Reason>, desk: &mut Desk) {
-        // Once a head has gone out, its status is what the client got, whatever came after.
-        let status = match (self.status, reason) {
-            (0, Some(reason)) => reason.status(),
-            (status, _) => status,
-        };
-        desk.count_ended(&Outcome {
-            ended: SystemTime::now(),
-            client: self.client,
-            method: head.method(),
-            target: head.target(),
-            id: head.id(),
-            status,
-            bytes,
-            connect: self.connect,
-            wait: self.wait,
-            total: self.began.elapsed(),
-            backend: self.backend.as_deref(),
-            tries: self.tries,
-            reason,
-        });
-    }
-}
-
-/// Memory for a collected body, as long as this value lives.
-struct Ticket {
-    shared: Arc<Shared>,
-    bytes: usize,
-}
-
-impl Ticket {
-    fn new(shared: &Arc<Shared>, length: u64) -> Option<Ticket> {
-        let bytes = usize::try_from(length).ok()?;
-        // Taken before it is checked, so that two workers can't both take the last of it.
-        let ticket = Ticket { shared: Arc::clone(shared), bytes };
-        let before = shared.collected.fetch_add(bytes, Ordering::Relaxed);
-        (before + bytes <= COLLECTED_IN_ALL).then_some(ticket)
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.shared.collected.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// Opens a connection. Where this process has run out of descriptors, the longest rest of somebody else ends.
-fn dial(backend: &Backend, attempt: usize, client: &Connection, shared: &Shared) -> Result<Connection, Fault> {
-    loop {
-        match backend.dial(client, attempt) {
-            Ok(connection) => return Ok(connection),
-            Err(error) if is_shortage(&error) && shared.make_room() => {}
-            Err(error) => return Err(Fault::of_dial(&error)),
-        }
-    }
-}
-
-/// How long a backend's connection is kept: less than the backend keeps it, if it says so.
-fn spare_life(backend_keeps: Option<u64>, desk: &Desk) -> Duration {
-    let ours = desk.shared.config.timeouts.spare;
-    // Half of it: the count began when the response was written, and the next request must arrive in time.
-    backend_keeps.map_or(ours, |seconds| ours.min(Duration::from_secs(seconds) / 2))
-}
-
-/// The pieces without their first `sent` bytes.
-fn behind<'p>(pieces: &[&'p [u8]; 6], sent: usize) -> [&'p [u8]; 6] {
-    let mut skip = sent;
-    pieces.map(|piece| {
-        let skipped = skip.min(piece.len());
-        skip -= skipped;
-        &piece[skipped..]
-    })
 }
 
 /// What a download's halt means.

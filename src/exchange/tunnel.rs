@@ -1,8 +1,9 @@
 //! After a 101: the same two pumps, for bytes whose meaning is not ours.
 
 use super::desk::Desk;
+use super::leg::Leg;
 use super::pump::{Halt, Pump};
-use super::relay::{Leg, Record};
+use super::record::Record;
 use super::stop::{Stop, Wait};
 use crate::error::Reason;
 use crate::http::ForwardedRequest;

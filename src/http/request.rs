@@ -123,7 +123,11 @@ impl<'t, 'b> Request<'t, 'b> {
                 }
                 Name::Upgrade => offers_upgrade |= offered_protocols(field.value).next().is_some(),
                 Name::Te => takes_trailers |= fields::list(field.value).any(is_trailers),
-                Name::MaxForwards => max_forwards = fields::decimal(field.value),
+                Name::MaxForwards => {
+                    // The least of several: nobody gains a hop by saying it twice.
+                    let left = fields::decimal(field.value);
+                    max_forwards = max_forwards.map_or(left, |least| left.map(|left| left.min(least)));
+                }
                 Name::XRequestId => {
                     ids += 1;
                     id = head::token(field.value).filter(|id| id.len() <= 128);

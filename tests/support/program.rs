@@ -30,11 +30,7 @@ pub(crate) fn run(flags: &[&str]) -> Output {
 pub(crate) fn output(command: &mut Command) -> Output {
     let mut program = Program::spawn(command);
     let status = program.wait();
-    Output {
-        status,
-        stdout: program.stdout.all().into_bytes(),
-        stderr: program.stderr.all().into_bytes(),
-    }
+    Output { status, stdout: program.stdout.all().into_bytes(), stderr: program.stderr.all().into_bytes() }
 }
 
 /// The binary, with a clean environment.
@@ -117,6 +113,10 @@ fn find(text: &str, words: &str) -> Option<String> {
     text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).find(|l| l.contains(words)).map(str::to_owned)
 }
 
+fn hear_everything(command: &mut Command) {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+}
+
 /// A child process, and what it says.
 pub(crate) struct Program {
     child: Child,
@@ -136,7 +136,13 @@ impl Program {
 
     /// Any balancer that says in its log where it listens. Returns once it does.
     pub(crate) fn listening(command: &mut Command) -> Self {
-        let mut program = Self::spawn(command);
+        hear_everything(command);
+        Self::spawn_and_listen(command)
+    }
+
+    /// The same, with the streams that the command says; standard error must be heard.
+    pub(crate) fn spawn_and_listen(command: &mut Command) -> Self {
+        let mut program = Self::spawn_as_is(command);
         let line = program.stderr.wait_for("listening on http://127.0.0.1:");
         let (_, rest) = line.split_once("http://127.0.0.1:").unwrap();
         let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
@@ -147,9 +153,18 @@ impl Program {
     /// A balancer that can't say where it listens: it is told a port that was free a moment ago. Returns once it
     /// listens.
     pub(crate) fn listening_silently(mut command: impl FnMut(&str) -> Command) -> Self {
+        Self::listening_silently_as_is(|address| {
+            let mut command = command(address);
+            hear_everything(&mut command);
+            command
+        })
+    }
+
+    /// The same, with the streams that the command says.
+    pub(crate) fn listening_silently_as_is(mut command: impl FnMut(&str) -> Command) -> Self {
         for _ in 0..10 {
             let port = free_port();
-            let mut program = Self::spawn(&mut command(&format!("127.0.0.1:{port}")));
+            let mut program = Self::spawn_as_is(&mut command(&format!("127.0.0.1:{port}")));
             program.port = port;
             let deadline = Instant::now() + PATIENCE;
             while !program.has_ended() {
@@ -163,9 +178,9 @@ impl Program {
         panic!("ten free ports in a row were taken, or it can't start: {:?}", command("127.0.0.1:0"));
     }
 
-    /// Any child process. What the command does not redirect itself is heard.
+    /// Any child process, with nothing on standard input, and everything that it says heard.
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        hear_everything(command);
         Self::spawn_as_is(command)
     }
 

@@ -1,0 +1,228 @@
+//! The request's way to the backend: its head, what was collected of its body, and the rest as it comes.
+
+use super::desk::{Desk, Shared};
+use super::leg::Leg;
+use super::pump::{Encoding, Halt, Pump};
+use super::stop::{Stop, Wait};
+use crate::error::{Fault, Reason};
+use crate::http::{BodyFraming, ForwardedRequest, Request, Sender, forward_request};
+use crate::net::{Connection, Wants};
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Bodies up to here are collected: larger than nearly all forms and API calls.
+const COLLECTED_BODY: u64 = 32 * 1024;
+
+/// 64 MiB of collected bodies in all; beyond it, bodies stream.
+const COLLECTED_IN_ALL: usize = 64 * 1024 * 1024;
+
+/// A request on its way.
+pub(super) struct Upload {
+    /// The head as it goes out; behind it, what was collected of the body.
+    head: ForwardedRequest,
+    collect: Option<Collect>,
+    /// How much of the head, and of the body that was collected behind it, the backend has taken.
+    sent: usize,
+    /// It has taken all of that.
+    head_is_sent: bool,
+    /// The rest of the body.
+    pump: Pump,
+    pub(super) state: Sending,
+    /// When the last byte was sent.
+    done: Instant,
+}
+
+/// How far the request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// There is more to send.
+    Going,
+    /// The backend has all of it.
+    Done,
+    /// The backend takes no more, or the client's body is at fault. What the backend has said is read all the same.
+    Broken(Option<Fault>),
+}
+
+/// A small request body that is waited for before a backend is bothered with it.
+struct Collect {
+    missing: u64,
+    until: Instant,
+    _ticket: Ticket,
+}
+
+impl Upload {
+    /// Nothing has been sent yet.
+    pub(super) fn new(request: &Request<'_, '_>, sender: &Sender<'_>, desk: &Desk) -> Upload {
+        let config = &desk.shared.config;
+        let collect = match request.framing {
+            BodyFraming::Length(length) if length <= COLLECTED_BODY && !request.expects_continue => {
+                let until = desk.now + config.timeouts.collect;
+                Ticket::new(&desk.shared, length).map(|ticket| Collect { missing: length, until, _ticket: ticket })
+            }
+            BodyFraming::None | BodyFraming::Length(_) | BodyFraming::Chunked | BodyFraming::UntilClose => None,
+        };
+        let encoding = if request.framing == BodyFraming::Chunked { Encoding::Chunked } else { Encoding::Raw };
+        let named = request.connection_named();
+        Upload {
+            head: forward_request(request, sender),
+            collect,
+            sent: 0,
+            head_is_sent: false,
+            pump: Pump::new(request.framing, encoding, config.request_limits.head_bytes, named),
+            state: Sending::Going,
+            done: desk.now,
+        }
+    }
+
+    /// Takes in a small body before anybody is bothered with it: so slow little uploads don't occupy a backend, and
+    /// the request can be said again. What has not come in time streams like any other body.
+    pub(super) fn collect(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<(), Stop> {
+        let Some(collect) = &mut self.collect else { return Ok(()) };
+        while collect.missing > 0 {
+            let room = usize::try_from(collect.missing).unwrap_or(usize::MAX).min(desk.inbound.len());
+            match client.read(&mut desk.inbound[..room]) {
+                Ok(0) => return Err(Reason::ClientCutBody.into()),
+                Ok(n) => {
+                    // Grows with what has come, never with what was announced.
+                    self.head.bytes.extend_from_slice(&desk.inbound[..n]);
+                    self.pump.skip(n as u64);
+                    collect.missing -= n as u64;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock && desk.now < collect.until => {
+                    return Err(Stop::NotYet(Wait::client(Wants::READABLE)));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => return Err(Reason::ClientGone.into()),
+            }
+        }
+        collect.missing = 0; // nothing that would still be waited for; the ticket stays as long as the bytes do
+        Ok(())
+    }
+
+    /// Sends what can be sent without waiting: head and collected body in one, then the rest.
+    pub(super) fn run(&mut self, client: &mut Connection, leg: &mut Leg, desk: &mut Desk) -> Result<(), Stop> {
+        if self.state != Sending::Going {
+            return Ok(());
+        }
+        if !self.head_is_sent {
+            self.send_head(leg, desk)?;
+        }
+        if self.state != Sending::Going {
+            return Ok(());
+        }
+        let halt = match self.pump.run(client, &mut leg.connection, desk) {
+            Ok(()) => {
+                self.state = Sending::Done;
+                self.done = desk.now;
+                return Ok(());
+            }
+            Err(halt) => halt,
+        };
+        if let Some((source, sink)) = halt.wants() {
+            return Err(Stop::NotYet(Wait { client: source, backend: sink }));
+        }
+        self.state = Sending::Broken(match halt {
+            Halt::SourceFlawed(flaw) => Some(Fault::of_request(flaw)),
+            Halt::SourceCut => Some(Reason::ClientCutBody.into()),
+            Halt::SinkLost | Halt::SourceQuiet | Halt::SinkFull | Halt::BudgetSpent => None,
+        });
+        Ok(())
+    }
+
+    fn send_head(&mut self, leg: &mut Leg, desk: &mut Desk) -> Result<(), Stop> {
+        while !self.head_is_sent {
+            match leg.write_head(&self.head, self.sent, desk.now) {
+                Ok((n, left)) => {
+                    self.sent += n;
+                    self.head_is_sent = left == 0;
+                    desk.moved = true;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Err(Stop::NotYet(Wait::backend(Wants::WRITABLE)));
+                }
+                Err(error) if leg.is_connecting() => return Err(Fault::of_dial(&error).into()),
+                Err(_) => {
+                    self.state = Sending::Broken(None);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The head as it goes out.
+    pub(super) fn head(&self) -> &ForwardedRequest {
+        &self.head
+    }
+
+    /// The head, for a tunnel to tell of.
+    pub(super) fn take_head(&mut self) -> ForwardedRequest {
+        std::mem::take(&mut self.head)
+    }
+
+    /// Until when a small body is waited for, while it is.
+    pub(super) fn collects_until(&self) -> Option<Instant> {
+        self.collect.as_ref().filter(|collect| collect.missing > 0).map(|collect| collect.until)
+    }
+
+    /// When the last byte was sent.
+    pub(super) fn done(&self) -> Instant {
+        self.done
+    }
+
+    /// The backend has shown that it is at work: its time begins anew.
+    pub(super) fn renew(&mut self, now: Instant) {
+        self.done = now;
+    }
+
+    /// The request is still whole in memory, or in the client's hands.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.pump.began
+    }
+
+    /// No byte of it has left us.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.sent == 0
+    }
+
+    /// Everything that the client had to send has been read.
+    pub(super) fn is_read(&self) -> bool {
+        self.state == Sending::Done || self.pump.has_ended()
+    }
+
+    /// It is the backend that is waited for: to take bytes.
+    pub(super) fn waits_for_backend(&self) -> bool {
+        !self.head_is_sent || self.pump.has_leftover()
+    }
+
+    /// Makes ready to say it all again.
+    pub(super) fn restart(&mut self) {
+        self.sent = 0;
+        self.head_is_sent = false;
+        self.state = Sending::Going;
+    }
+}
+
+/// Memory for a collected body, as long as this value lives.
+struct Ticket {
+    shared: Arc<Shared>,
+    bytes: usize,
+}
+
+impl Ticket {
+    fn new(shared: &Arc<Shared>, length: u64) -> Option<Ticket> {
+        let bytes = usize::try_from(length).ok()?;
+        // Taken before it is checked, so that two workers can't both take the last of it.
+        let ticket = Ticket { shared: Arc::clone(shared), bytes };
+        let before = shared.collected.fetch_add(bytes, Ordering::Relaxed);
+        (before + bytes <= COLLECTED_IN_ALL).then_some(ticket)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.shared.collected.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
