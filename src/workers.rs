@@ -107,3 +107,51 @@ fn guarded(client: &mut Client, desk: &mut Desk) -> Option<Turn> {
     }));
     apology.ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Balancer, Config};
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::time::Duration;
+
+    /// What a client hears that asks for this, until the connection ends.
+    fn ask(address: SocketAddr, target: &str) -> String {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        write!(client, "GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut heard = String::new();
+        // A reset is one of the ways in which a connection may end here.
+        let _reset = client.read_to_string(&mut heard);
+        heard
+    }
+
+    #[test]
+    fn a_panic_costs_its_connection_and_nothing_else() {
+        let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = backend.local_addr().unwrap().to_string();
+        let answers = std::thread::spawn(move || {
+            for _ in 0..3 {
+                let (mut connection, _) = backend.accept().unwrap();
+                let mut head = [0; 4096];
+                assert_ne!(connection.read(&mut head).unwrap(), 0);
+                connection.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 4\r\n\r\nfine").unwrap();
+            }
+        });
+        let flags = ["--listen", "127.0.0.1:0", "--workers", "2", "--access-log", "off", &url];
+        let balancer = Balancer::start(Config::from_args(flags).unwrap()).unwrap();
+        // More often than there are workers: none of them may be lost to it.
+        for panics in 1..=4 {
+            let heard = ask(balancer.address(), "/panic/early");
+            assert!(heard.starts_with("HTTP/1.1 500 "), "{heard:?}");
+            assert!(heard.contains("internal-error"), "{heard:?}");
+            assert_eq!(balancer.counters().panics, panics);
+        }
+        assert!(ask(balancer.address(), "/").ends_with("fine"));
+        let cut = ask(balancer.address(), "/panic/late");
+        assert!(!cut.contains("500"), "a second answer began: {cut:?}");
+        assert!(ask(balancer.address(), "/").ends_with("fine"));
+        assert_eq!((balancer.counters().panics, balancer.counters().in_flight), (5, 0));
+        answers.join().unwrap();
+    }
+}

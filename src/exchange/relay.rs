@@ -149,6 +149,8 @@ impl Exchange {
         if self.leg.is_some() {
             return Ok(());
         }
+        #[cfg(test)]
+        assert_ne!(self.upload.head().target(), b"/panic/early", "a test asked for it");
         if self.asked.is_none() {
             let (nth, backend) = desk.shared.rotation.next(&self.tried).ok_or(Reason::NoBackend)?;
             self.tried.push(nth);
@@ -229,6 +231,8 @@ impl Exchange {
                 return Ok(After::Tunnel(tunnel));
             }
         }
+        #[cfg(test)]
+        assert_ne!(self.upload.head().target(), b"/panic/late", "a test asked for it");
         let outcome = match &mut self.leg {
             Some(leg) => self.download.run(&mut leg.connection, client, desk),
             None => self.download.flush(client, desk),

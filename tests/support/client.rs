@@ -204,6 +204,11 @@ impl Client {
         response
     }
 
+    /// The same connection for another thread, which may send while this one reads.
+    pub(crate) fn second_hand(&self) -> TcpStream {
+        self.wire.stream().try_clone().unwrap()
+    }
+
     /// Sends an end of file; answers can still be read.
     pub(crate) fn half_close(&mut self) {
         self.wire.half_close();
