@@ -165,3 +165,40 @@ impl Hints {
         let _: Result<u64, u64> = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, rebound);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::Poll;
+    use mio::net::TcpStream;
+    use std::net::TcpListener;
+
+    #[test]
+    fn an_event_for_a_closed_socket_is_not_taken_for_the_next_one_with_its_number() {
+        let poll = Poll::new().unwrap();
+        let hints = Hints::new(1024, poll.registry().try_clone().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let old = hints.register(&mut socket, 7, Some(3), 0, Interest::READABLE).unwrap();
+        assert_eq!(hints.add(old, READABLE), Some(3));
+        poll.registry().deregister(&mut socket).unwrap();
+        let new = hints.register(&mut socket, 7, Some(4), 0, Interest::READABLE).unwrap();
+        assert_eq!(hints.add(old, READABLE), None);
+        assert_eq!(hints.read(new), 0);
+        assert_eq!(hints.add(new, CLOSED), Some(4));
+    }
+
+    #[test]
+    fn a_socket_that_changes_owners_keeps_its_hints() {
+        let poll = Poll::new().unwrap();
+        let hints = Hints::new(1024, poll.registry().try_clone().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let key = hints.register(&mut socket, 7, Some(3), 0, Interest::READABLE).unwrap();
+        hints.bind(key, None);
+        assert_eq!(hints.add(key, READABLE | CLOSED), None, "nobody waits for it");
+        hints.bind(key, Some(1 << 20));
+        assert_eq!(hints.read(key), READABLE | CLOSED);
+        assert_eq!(hints.add(key, BROKEN), Some(1 << 20));
+    }
+}
