@@ -185,11 +185,11 @@ struct Flags {
     backends: Vec<Origin>,
 
     /// Worker threads; one for each core if not given
-    #[arg(long, value_name = "N", help_heading = "What listens where")]
+    #[arg(long, value_name = "N", value_parser = count, help_heading = "What listens where")]
     workers: Option<NonZeroUsize>,
 
     /// Most client connections at once; more wait in the backlog. The descriptor limit less 64 if not given
-    #[arg(long, value_name = "N", help_heading = "What listens where")]
+    #[arg(long, value_name = "N", value_parser = count, help_heading = "What listens where")]
     max_connections: Option<NonZeroUsize>,
 
     /// A line for each exchange, on standard output
@@ -197,7 +197,8 @@ struct Flags {
     access_log: AccessLogFormat,
 
     /// How much to say on standard error: off, error, warn, info, debug or trace
-    #[arg(long, env = "RUST_LOG", value_name = "LEVEL", default_value = "info", help_heading = "What is told")]
+    #[arg(long, env = "RUST_LOG", value_name = "LEVEL", value_parser = level, default_value = "info",
+        help_heading = "What is told")]
     log_level: log::LevelFilter,
 
     /// Sign messages with Via. Turn it off for backends that treat proxied requests worse: nginx does not compress for
@@ -347,6 +348,16 @@ fn repeated<T: PartialEq>(values: &[T]) -> Option<&T> {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "an address is IP:PORT, such as 127.0.0.1:8080 or [::1]:8080".to_owned())
+}
+
+fn count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "it takes a number, of at least 1".to_owned())
+}
+
+fn level(text: &str) -> Result<log::LevelFilter, String> {
+    // Clap doesn't say where the value came from, and whoever set the variable may not know of the flag.
+    let right = "a level (of --log-level or RUST_LOG) is off, error, warn, info, debug or trace";
+    text.parse().map_err(|_| right.to_owned())
 }
 
 /// A century is for ever, and no sum of an instant and a timeout overflows.

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// As many lines may wait; beyond them, lines are dropped.
 const LINES: usize = 1024;
 
+/// The name of the thread that writes.
+const WRITER: &str = "log";
+
 enum Message {
     Line(Level, String),
     Flush(Sender<()>),
@@ -27,9 +30,12 @@ struct Logger {
 pub fn start(level: LevelFilter) {
     log::set_max_level(level);
     let (messages, incoming) = bounded(LINES);
-    let writer = thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&incoming));
+    let writer = thread::Builder::new().name(WRITER.to_owned()).spawn(move || write_all(&incoming));
     if writer.is_ok() && log::set_boxed_logger(Box::new(Logger { messages })).is_ok() {
         std::panic::set_hook(Box::new(|panic| {
+            if thread::current().name() == Some(WRITER) {
+                return; // it could not write, and could not write that it could not write, and so on for ever
+            }
             let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
             log::error!("a panic at {place}: {}", message(panic.payload()));
         }));
@@ -56,6 +62,19 @@ fn write_all(messages: &Receiver<Message>) {
     }
 }
 
+/// What a stranger wrote must not end our line, nor steer somebody's terminal.
+fn without_controls(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            plain.extend(character.escape_default());
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
+}
+
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level()
@@ -63,7 +82,7 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let text = record.args().to_string().escape_debug().to_string();
+            let text = without_controls(&record.args().to_string());
             let _full = self.messages.try_send(Message::Line(record.level(), text));
         }
     }

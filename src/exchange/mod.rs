@@ -71,6 +71,9 @@ enum Phase {
     Lingering(Box<Linger>),
 }
 
+/// A client that has said nothing yet is left alone for so long.
+const REST: std::time::Duration = std::time::Duration::from_secs(1);
+
 struct BegunHead {
     gather: Gather,
     /// A byte a second does not renew it.
@@ -92,9 +95,10 @@ impl Client {
         Client { connection, address, phase: Phase::Idle, since: now, is_known: false, shared: Arc::clone(shared) }
     }
 
-    /// Since when it has been idle.
-    pub fn idle_since(&self) -> Instant {
-        self.since
+    /// Since when it has been idle, if it has been for long enough to be closed when a descriptor is needed. A client
+    /// that has just connected is about to ask for something.
+    fn rests_since(&self) -> Option<Instant> {
+        (self.is_known || self.since.elapsed() >= REST).then_some(self.since)
     }
 
     /// Whether it has had an answer before.
@@ -357,6 +361,6 @@ impl Shared {
     /// neither.
     pub fn make_room(&self) -> bool {
         self.rotation.backends().iter().any(|backend| backend.close_oldest_spare())
-            || self.lot.take_oldest_idle(Client::idle_since).is_some()
+            || self.lot.take_oldest_idle(Client::rests_since).is_some()
     }
 }

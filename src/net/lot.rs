@@ -230,15 +230,21 @@ impl<V> Lot<V> {
         self.take_all(|_, _| true)
     }
 
-    /// Takes out the idle visit that has waited longest, by the age that `since` tells.
-    pub fn take_oldest_idle(&self, since: impl Fn(&V) -> Instant) -> Option<Box<V>> {
-        let ages = self.slots.iter_from(0).filter_map(|(descriptor, slot)| {
-            let slot = slot.lock();
-            let parked = slot.as_ref().filter(|parked| parked.watch.idle)?;
-            Some((since(&parked.visit), descriptor))
-        });
-        let (_, descriptor) = ages.min()?;
-        self.take(u32::try_from(descriptor).ok()?, |parked| parked.watch.idle)
+    /// Takes out the idle visit that has waited longest, by the age that `since` tells; `None` spares it.
+    pub fn take_oldest_idle(&self, since: impl Fn(&V) -> Option<Instant>) -> Option<Box<V>> {
+        loop {
+            let ages = self.slots.iter_from(0).filter_map(|(descriptor, slot)| {
+                let slot = slot.lock();
+                let parked = slot.as_ref().filter(|parked| parked.watch.idle)?;
+                Some((since(&parked.visit)?, descriptor))
+            });
+            let (_, descriptor) = ages.min()?;
+            let oldest = self.take(u32::try_from(descriptor).ok()?, |parked| parked.watch.idle);
+            if oldest.is_some() {
+                return oldest;
+            }
+            // Somebody else was faster: the next oldest, then.
+        }
     }
 
     /// How many visits are parked now.
