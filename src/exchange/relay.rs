@@ -146,7 +146,8 @@ impl Exchange {
 
     /// Whose turn it is, and a connection to it: a spare, or a new one.
     fn choose(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<(), Fault> {
-        if self.leg.is_some() {
+        // Once the backend has given everything its connection is released, and nobody else is to be asked.
+        if self.leg.is_some() || self.said == Said::Head {
             return Ok(());
         }
         #[cfg(test)]
@@ -190,10 +191,8 @@ impl Exchange {
             (Err(Stop::NotYet(up)), Err(Stop::NotYet(down))) => up.and(down),
             (Err(Stop::Fault(fault)), Err(Stop::NotYet(_))) => return Err(Stop::Fault(fault)),
         };
-        if let Sending::Broken(Some(fault)) = self.upload.state
-            && self.said != Said::Head
-        {
-            return Err(fault.into()); // the client's body is at fault, and no answer had come before that
+        if let Sending::Broken(Some(fault)) = self.upload.state {
+            return Err(fault.into()); // the client broke its request off: what the backend had said before is through
         }
         self.watch_for_leaving(client, desk, wait)
     }
@@ -206,7 +205,7 @@ impl Exchange {
         }
         let wait = wait.and(Wait::client(Wants::BROKEN));
         // Once the backend has given everything, there is nothing left to call off.
-        if self.upload.state == Sending::Going || self.client_end_is_fine || self.leg.is_none() {
+        if !self.upload.is_read() || self.client_end_is_fine || self.leg.is_none() {
             return Err(Stop::NotYet(wait));
         }
         if client.is_ending() {
