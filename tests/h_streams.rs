@@ -226,7 +226,8 @@ fn hasty(said: &'static str) -> Backend {
 #[test]
 fn an_early_answer_reaches_a_client_that_is_still_sending() {
     const TOO_LARGE: &str = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno";
-    let rows = ["Content-Length: 67108864", "Transfer-Encoding: chunked", "Content-Length: 67108864\r\nExpect: 100-continue"];
+    let rows =
+        ["Content-Length: 67108864", "Transfer-Encoding: chunked", "Content-Length: 67108864\r\nExpect: 100-continue"];
     each(rows, |framing| {
         let house = House::before(hasty(TOO_LARGE));
         // One that stops and looks, and one that does not.
@@ -261,7 +262,9 @@ fn echoing() -> Backend {
         while let Some(head) = connection.read_head() {
             let is_chunked = head.get("Transfer-Encoding").is_some();
             match head.get("Content-Length") {
-                Some(length) => connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes()),
+                Some(length) => {
+                    connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes())
+                }
                 None => connection.send(CHUNKED.as_bytes()),
             };
             while let Some(bytes) = connection.read_body_bytes(1) {
@@ -285,7 +288,11 @@ fn echoing() -> Backend {
 fn thirty_two_mebibytes_go_both_ways_at_once() {
     let house = House::before(echoing());
     let body = Arc::new(noise(32 * 1024 * 1024));
-    let rows = [("1.1", "Content-Length: 33554432"), ("1.1", "Transfer-Encoding: chunked"), ("1.0", "Content-Length: 33554432")];
+    let rows = [
+        ("1.1", "Content-Length: 33554432"),
+        ("1.1", "Transfer-Encoding: chunked"),
+        ("1.0", "Content-Length: 33554432"),
+    ];
     each(rows, |(version, framing)| {
         let mut client = house.client();
         client.send(format!("POST / HTTP/{version}\r\nHost: a\r\n{framing}\r\n\r\n").as_bytes());
@@ -302,7 +309,11 @@ fn thirty_two_mebibytes_go_both_ways_at_once() {
             }
         });
         let response = client.read_response("POST");
-        assert!(response.status == 200 && response.body == *body, "HTTP/{version}, {framing}: {} bytes", response.body.len());
+        assert!(
+            response.status == 200 && response.body == *body,
+            "HTTP/{version}, {framing}: {} bytes",
+            response.body.len()
+        );
         sender.join().unwrap();
     });
     house.comes_to_rest();
@@ -808,12 +819,7 @@ fn a_refused_upgrade_leaves_a_usable_connection() {
 #[test]
 fn http_2_is_not_tunnelled() {
     let house = House::before(Backend::answering(OK));
-    let rows = [
-        ("h2c", None),
-        ("H2C", None),
-        ("h2c, echo/1", Some("echo/1")),
-        ("echo/1, h2c", Some("echo/1")),
-    ];
+    let rows = [("h2c", None), ("H2C", None), ("h2c, echo/1", Some("echo/1")), ("echo/1, h2c", Some("echo/1"))];
     each(rows, |(offer, left)| {
         let mut client = house.client();
         let lines = format!("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {offer}\r\nHTTP2-Settings: AAMAAABk");
@@ -1033,11 +1039,8 @@ impl Drop for TinyServer {
 fn a_client_and_a_server_that_we_did_not_write_understand_each_other() {
     let server = TinyServer::start();
     let balancer = balancer(&[&server.url()], &[]);
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_global(Some(PATIENCE))
-        .build()
-        .into();
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
     let url = |path: &str| format!("http://{}/{path}", balancer.address());
     for size in [0, 1, 100, 1023, 1024, 32 * 1024, 32 * 1024 + 1, 65_536, 1024 * 1024] {
         let body = noise(size);

@@ -249,12 +249,16 @@ fn a_client_that_leaves_while_we_connect_is_noticed() {
         println!("not tried: a full backlog does not keep anybody waiting on this system");
         return;
     };
-    let balancer = balancer(&[&format!("http://{}", hole.address)], &["--connect-timeout", "1h"]);
     each(["closes", "resets"], |how| {
+        let balancer = balancer(&[&format!("http://{}", hole.address)], &["--connect-timeout", "1h"]);
         let mut client = Client::connect(balancer.address());
         client.send(GET.as_bytes());
         eventually(|| balancer.counters().in_flight == 1, "the request is under way");
-        if how == "closes" { drop(client) } else { client.abort() }
+        if how == "closes" {
+            drop(client)
+        } else {
+            client.abort()
+        }
         eventually(
             || balancer.counters().in_flight == 0 && balancer.counters().connections == 0,
             "nothing is left of it",
@@ -336,7 +340,8 @@ fn a_get_survives_the_death_of_its_backend() {
 
 #[test]
 fn a_byte_of_an_answer_ends_all_trying() {
-    let said = ["H", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 103 x\r\n\r\n", "\r\n", "no HTTP\r\n\r\n", "HTTP/1.1 200 OK\r\nX: \0"];
+    let said =
+        ["H", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 103 x\r\n\r\n", "\r\n", "no HTTP\r\n\r\n", "HTTP/1.1 200 OK\r\nX: \0"];
     let rows = said.into_iter().flat_map(|said| ["closes", "resets"].map(|how| (said, how)));
     each(rows, |(said, how)| {
         let dying = || {
@@ -545,9 +550,9 @@ fn a_backend_that_closes_idle_connections_at_any_moment_is_normal_life() {
 #[test]
 fn backends_take_turns_in_their_order() {
     each(1..=5, |count| {
-        let house = House::before((0..count).map(|nth| {
-            Backend::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{nth}"))
-        }));
+        let house = House::before(
+            (0..count).map(|nth| Backend::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{nth}"))),
+        );
         let mut client = house.client();
         for nth in 0..17 {
             // Whatever the method, and whoever asks.
@@ -621,8 +626,12 @@ fn obliging() -> Backend {
         while let Some(head) = connection.read_head() {
             let target = head.start.split(' ').nth(1).unwrap_or_default().to_owned();
             match &*target {
-                "/continue" => drop(connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")),
-                "/early" => drop(connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")),
+                "/continue" => {
+                    connection.send(b"HTTP/1.1 100 Continue\r\n\r\n");
+                }
+                "/early" => {
+                    connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+                }
                 _ => {}
             }
             if connection.read_rest().is_none() {
@@ -642,13 +651,16 @@ fn obliging() -> Backend {
                 }
                 "/chunks" => {
                     connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-                    while connection.send(b"5\r\nhello\r\n") {}
+                    let chunk = format!("2710\r\n{}\r\n", "y".repeat(10_000));
+                    while connection.send(chunk.as_bytes()) {}
                 }
                 "/quiet" => {
                     connection.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nhello");
                     connection.read_to_end();
                 }
-                _ => drop(connection.send(OK.as_bytes())),
+                _ => {
+                    connection.send(OK.as_bytes());
+                }
             }
         }
     })
@@ -705,7 +717,11 @@ fn a_client_may_vanish_at_any_point() {
             let waits = || house.backends[0].requests().last().is_some_and(|request| request.target == "/wait");
             eventually(waits, "the request waits at the backend");
         }
-        if how == "closes" { drop(client) } else { client.abort() }
+        if how == "closes" {
+            drop(client)
+        } else {
+            client.abort()
+        }
         let rests = || {
             let counters = house.balancer.counters();
             counters.in_flight == 0 && counters.connections == 0 && counters.spares == house.backends[0].open()
@@ -791,7 +807,12 @@ fn an_idle_connection_is_closed_silently() {
 #[test]
 fn half_a_head_is_given_up_in_time_however_it_drips() {
     let timeout = Duration::from_millis(300);
-    let heads = ["G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: a\r\n", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"];
+    let heads = [
+        "G",
+        "GET / HTTP/1.1\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n",
+    ];
     let rows = heads.into_iter().flat_map(|head| [(head, false), (head, true)]);
     each(rows, |(head, drips)| {
         let house = House::with([good()], &["--head-timeout", "300ms"]);
@@ -834,8 +855,20 @@ fn half_a_head_behind_an_answer_has_its_own_time() {
 fn an_answer_may_take_longer_than_a_client() {
     // What limits clients does not limit backends.
     let flags = [
-        "--first-byte-timeout", "200ms", "--head-timeout", "200ms", "--idle-timeout", "200ms", "--request-body-timeout",
-        "200ms", "--response-body-timeout", "200ms", "--spare-timeout", "200ms", "--tunnel-timeout", "200ms",
+        "--first-byte-timeout",
+        "200ms",
+        "--head-timeout",
+        "200ms",
+        "--idle-timeout",
+        "200ms",
+        "--request-body-timeout",
+        "200ms",
+        "--response-body-timeout",
+        "200ms",
+        "--spare-timeout",
+        "200ms",
+        "--tunnel-timeout",
+        "200ms",
     ];
     let backend = Backend::start(|connection| {
         while connection.read_request().is_some() {
@@ -881,7 +914,8 @@ fn a_body_that_stops_is_given_up_in_time() {
 #[test]
 fn a_body_that_goes_on_has_all_the_time_it_needs() {
     // Longer in all than any of these times; none of its pauses is.
-    let flags = ["--request-body-timeout", "800ms", "--response-head-timeout", "800ms", "--response-body-timeout", "800ms"];
+    let flags =
+        ["--request-body-timeout", "800ms", "--response-head-timeout", "800ms", "--response-body-timeout", "800ms"];
     let house = House::with([Backend::echo()], &flags);
     let mut client = house.client();
     client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -970,6 +1004,7 @@ fn a_client_that_takes_nothing_is_left_in_time() {
     each(["/length", "/chunks"], |target| {
         let mut client = house.client();
         client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        eventually(|| house.balancer.counters().in_flight == 1, "the request is under way");
         let left = || house.balancer.counters().connections == 0 && house.backends[0].open() == 0;
         eventually(left, "both connections are closed, though the client is there");
         let (_bytes, end) = client.try_to_end();

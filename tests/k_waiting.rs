@@ -154,8 +154,9 @@ fn a_crowd_that_waits_takes_no_thread_and_holds_nobody_up() {
     });
 
     assert_eq!(program.status("Threads").unwrap(), threads, "a crowd that waits takes no thread");
-    let used = program.processor_time_of_a_second().unwrap();
-    assert!(used < Duration::from_millis(300), "{used:?} of a second, and nothing happened in it");
+    // The slow readers' buffers fill up first; then nothing happens any more.
+    let rests = || program.processor_time_of_a_second().unwrap() < Duration::from_millis(100);
+    eventually(rests, "the program rests, with nothing to do but to wait");
     let with_crowd = program.status("VmRSS").unwrap();
     println!("memory: {memory} KiB alone, {with_crowd} KiB with the crowd");
 
