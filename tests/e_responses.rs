@@ -507,7 +507,7 @@ fn a_mended_field_still_means_what_it_says() {
         (hello("Content-Length:\r\n 5"), "hello"),
         (hello_in_a_chunk("Transfer-Encoding : chunked"), "hello"),
         (hello_in_a_chunk("Transfer-Encoding:\r\n chunked"), "hello"),
-        (hello_in_a_chunk("Transfer-Encoding: chunked\r\n ").replace("\r\n \r\n", "\r\n \r\n"), "hello"),
+        (hello_in_a_chunk("Transfer-Encoding: chunked\r\n "), "hello"),
         (hello("Content-Length: 5\r\nConnection : x-hop\r\nX-Hop: 1"), "hello"),
         (hello("Content-Length: 5\r\nConnection: x-other,\r\n x-hop\r\nX-Hop: 1"), "hello"),
         (hello("Content-Length: 5\r\nConnection:\r\n x-hop\r\nX-Hop: 1"), "hello"),
