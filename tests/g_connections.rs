@@ -233,7 +233,7 @@ fn a_long_pipeline_is_answered_while_it_is_still_being_sent() {
     let house = House::before(Backend::answering(OK));
     let mut client = house.client();
     // More than a read takes, and more than a turn does.
-    let count = 20_000;
+    let count = 6000;
     let mut sender = client.second_hand();
     let thread = thread::spawn(move || std::io::Write::write_all(&mut sender, GET.repeat(count).as_bytes()));
     for nth in 0..count {

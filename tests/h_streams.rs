@@ -432,8 +432,7 @@ fn a_slow_backend_holds_the_client_back() {
 fn a_slow_reader_bothers_no_backend_again() {
     // The backend has said all it had to say while its client has yet to take the last of it: no reason to ask it, or
     // anybody else, once more. Some of these lengths are just what the system's buffers don't take.
-    let lengths = (4000..4400).step_by(20).map(|kibibytes| kibibytes * 1024);
-    let rows = lengths.flat_map(|length| [(length, false), (length, true)]);
+    let rows = (4000..4400).step_by(20).map(|kibibytes| (kibibytes * 1024, kibibytes % 40 == 0));
     each(rows, |(length, is_chunked): (usize, bool)| {
         let body = vec![b'y'; length];
         let said = if is_chunked {
@@ -849,43 +848,51 @@ fn a_tunnel_that_nobody_uses_is_closed() {
     house.comes_to_rest();
 }
 
-#[test]
-fn either_direction_keeps_a_tunnel_open() {
+/// Uses a tunnel in one direction alone, for longer than it may be idle; it must not be closed.
+fn use_tunnel(direction: &'static str) {
     let timeout = Duration::from_millis(1000);
-    each(["up", "down"], |direction| {
-        let house = House::with(
-            Backend::start(move |connection| {
-                if connection.read_request().is_some() {
-                    connection.send(SWITCH.as_bytes());
-                    if direction == "up" {
-                        connection.read_to_end();
-                    }
-                    while connection.send(b"x") {
-                        thread::sleep(timeout / 10);
-                    }
+    let house = House::with(
+        Backend::start(move |connection| {
+            if connection.read_request().is_some() {
+                connection.send(SWITCH.as_bytes());
+                if direction == "up" {
+                    connection.read_to_end();
                 }
-            }),
-            &["--tunnel-timeout", "1s"],
-        );
-        let mut client = tunnel(&house);
-        let began = Instant::now();
-        let mut last = began;
-        while began.elapsed() < timeout * 3 / 2 {
-            if direction == "up" {
-                thread::sleep(timeout / 10);
-                let lives = client.try_send(b"x") && house.balancer.counters().in_flight == 1;
-                // A machine that sleeps for so long says nothing about the tunnel.
-                if last.elapsed() > timeout * 3 / 4 {
-                    println!("not judged: a pause of {:?}", last.elapsed());
-                    return;
+                while connection.send(b"x") {
+                    thread::sleep(timeout / 10);
                 }
-                assert!(lives, "closed after {:?}, while it was in use", began.elapsed());
-            } else {
-                assert_eq!(client.read_raw(1), b"x", "{}", client.story());
             }
-            last = Instant::now();
+        }),
+        &["--tunnel-timeout", "1s"],
+    );
+    let mut client = tunnel(&house);
+    let began = Instant::now();
+    let mut last = began;
+    while began.elapsed() < timeout * 3 / 2 {
+        let lives = if direction == "up" {
+            thread::sleep(timeout / 10);
+            client.try_send(b"x") && house.balancer.counters().in_flight == 1
+        } else {
+            client.read_raw(1) == b"x"
+        };
+        // A machine that sleeps for so long says nothing about the tunnel.
+        if last.elapsed() > timeout * 3 / 4 {
+            println!("not judged: a pause of {:?}", last.elapsed());
+            return;
         }
-    });
+        assert!(lives, "closed after {:?}, while it was in use", began.elapsed());
+        last = Instant::now();
+    }
+}
+
+#[test]
+fn what_a_client_says_keeps_a_tunnel_open() {
+    use_tunnel("up");
+}
+
+#[test]
+fn what_a_backend_says_keeps_a_tunnel_open() {
+    use_tunnel("down");
 }
 
 #[test]
