@@ -877,7 +877,7 @@ fn use_tunnel(direction: &'static str) {
         };
         // A machine that sleeps for so long says nothing about the tunnel.
         if last.elapsed() > timeout * 3 / 4 {
-            println!("not judged: a pause of {:?}", last.elapsed());
+            eprintln!("not judged: a pause of {:?}", last.elapsed());
             return;
         }
         assert!(lives, "closed after {:?}, while it was in use", began.elapsed());
