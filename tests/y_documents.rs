@@ -22,7 +22,7 @@ fn documents() -> Vec<(PathBuf, String)> {
     pages.chain([root().join("README.md")]).map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }
 
-/// All of `src`, in one.
+/// All of `src` and `tests`, in one.
 fn source() -> String {
     fn gather(folder: &Path, into: &mut String) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -36,6 +36,7 @@ fn source() -> String {
     }
     let mut all = String::new();
     gather(&root().join("src"), &mut all);
+    gather(&root().join("tests"), &mut all);
     all
 }
 
@@ -147,6 +148,20 @@ fn every_name_that_a_document_cites_is_in_the_source() {
             cited += 1;
         }
         assert!(cited > 0 || !path.ends_with("ARCHITECTURE.md"), "{} cites nothing", path.display());
+    }
+}
+
+#[test]
+fn every_rule_has_tests_and_every_test_of_a_rule_exists() {
+    let page = text("docs/CONFORMANCE.md");
+    let source = source();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| rule |")).collect();
+    assert!(rows.len() > 40, "the list was not understood");
+    for row in rows {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for test in tests.split(", ").map(|name| name.trim_matches('`')) {
+            assert!(source.contains(&format!("fn {test}()")), "there is no test {test:?} for: {row}");
+        }
     }
 }
 
