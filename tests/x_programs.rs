@@ -1,6 +1,7 @@
 //! Real programs on both sides: what users have, not what we wrote. Each test says so when its program isn't installed.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
+#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 mod support;
 
