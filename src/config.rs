@@ -184,8 +184,8 @@ struct Flags {
     #[arg(value_name = "URL")]
     backends: Vec<Origin>,
 
-    /// Worker threads; one for each core if not given
-    #[arg(long, value_name = "N", value_parser = count, help_heading = "What listens where")]
+    /// Worker threads, up to 1024; one for each core if not given
+    #[arg(long, value_name = "N", value_parser = worker_count, help_heading = "What listens where")]
     workers: Option<NonZeroUsize>,
 
     /// Most client connections at once; more wait in the backlog. The descriptor limit less 64 if not given
@@ -352,6 +352,11 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 fn count(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| "it takes a number, of at least 1".to_owned())
+}
+
+/// More workers than this only wait for each other; a thousand is beyond any machine that this was thought for.
+fn worker_count(text: &str) -> Result<NonZeroUsize, String> {
+    count(text).ok().filter(|count| count.get() <= 1024).ok_or_else(|| "it takes a number from 1 to 1024".to_owned())
 }
 
 fn level(text: &str) -> Result<log::LevelFilter, String> {

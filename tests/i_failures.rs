@@ -1056,12 +1056,15 @@ fn a_response_that_goes_on_has_all_the_time_it_needs() {
 
 // The end of the balancer.
 
-/// A balancer that is being drained in a thread of its own, and has stopped accepting.
+/// A balancer that is being drained in a thread of its own: it has stopped accepting, and knows that it ends.
 fn drain(balancer: Balancer, timeout: Duration) -> thread::JoinHandle<bool> {
     let address = balancer.address();
+    let mut idle = Client::connect(address);
+    idle.send(b"OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n");
+    assert_eq!(idle.read_response("OPTIONS").status, 200, "{}", idle.story());
     let draining = thread::spawn(move || balancer.drain(timeout));
-    let refuses = || TcpStream::connect_timeout(&address, PATIENCE).is_err();
-    eventually(refuses, "new connections are refused");
+    idle.expect_closed();
+    assert!(TcpStream::connect(address).is_err(), "new connections are refused");
     draining
 }
 
