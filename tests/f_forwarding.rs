@@ -10,7 +10,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, TcpListener};
 
-use support::{Backend, Client, Fields, Framing, Head, Received, Response, balancer, each};
+use support::{Backend, Client, Fields, Framing, Head, Received, Response, balancer, each, eventually};
 use threadbare::Balancer;
 
 /// Fields that we write ourselves, on requests.
@@ -211,6 +211,7 @@ fn a_client_that_closes_does_not_close_the_backend() {
     let house = House::new(&[]);
     for _again in 0..3 {
         assert_eq!(house.passes_with("Connection: close\r\n").head.get("Connection"), None);
+        eventually(|| house.balancer.counters().connections == 0, "the client has left");
     }
     assert_eq!(house.backend.accepted(), 1);
 }

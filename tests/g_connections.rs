@@ -41,11 +41,13 @@ impl House {
         Client::connect(self.balancer.address())
     }
 
-    /// One request and its answer, from a client of its own.
+    /// One request and its answer, from a client of its own, with all that follows: the backend's connection rests.
     fn ask(&self, request: &str) -> String {
         let mut client = self.client();
         client.send(request.as_bytes());
-        client.read_response(request.split(' ').next().unwrap()).text()
+        let answer = client.read_response(request.split(' ').next().unwrap()).text();
+        eventually(|| self.balancer.counters().in_flight == 0, "the exchange has ended");
+        answer
     }
 
     /// The targets that reached the backend.
@@ -771,6 +773,7 @@ fn a_connection_is_used_again_only_if_nothing_speaks_against_it() {
                 client.read_interim();
             }
             assert!(client.read_response("GET").status != 502, "{}", client.story());
+            eventually(|| house.balancer.counters().in_flight == 0, "the exchange has ended");
         }
         assert_eq!(house.backend.accepted(), if kept { 1 } else { 3 }, "after {said:?}");
         let open = usize::from(kept);

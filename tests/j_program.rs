@@ -142,8 +142,9 @@ fn a_wrong_flag_is_refused_with_what_would_be_right() {
         (&["--backend", "127.0.0.1:http"], ["127.0.0.1:http", "--backend", "host:port"]),
         (&["--backend", "http://a/?x"], ["query", "--backend", "host:port/prefix"]),
         (&["127.0.0.1:0"], ["127.0.0.1:0", "[URL]", "1 - 65535"]),
-        (&[A, "--workers", "0"], ["0", "--workers", "at least 1"]),
-        (&[A, "--workers", "many"], ["many", "--workers", "at least 1"]),
+        (&[A, "--workers", "0"], ["0", "--workers", "1 to 1024"]),
+        (&[A, "--workers", "many"], ["many", "--workers", "1 to 1024"]),
+        (&[A, "--workers", "5000"], ["5000", "--workers", "1 to 1024"]),
         (&[A, "--max-connections", "0"], ["0", "--max-connections", "at least 1"]),
         (&[A, "--idle-timeout", "0s"], ["0s", "--idle-timeout", "1ms"]),
         (&[A, "--idle-timeout", "10"], ["10", "--idle-timeout", "10s"]),
@@ -254,9 +255,11 @@ fn a_client_that_has_just_connected_is_still_answered_in_a_drain() {
     let mut in_flight = Client::connect(program.address());
     in_flight.send(GET_HELD);
     backend.wait_for_requests(1);
+    let mut idle = Client::connect(program.address());
+    assert!(!get(&mut idle).closes());
     let mut new = Client::connect(program.address()); // its request and the signal cross
     program.terminate();
-    program.stderr.wait_for("draining");
+    idle.expect_closed(); // so the drain has begun
     let response = get(&mut new);
     assert!(response.status == 200 && response.closes(), "{response:?}");
     gate.open();

@@ -99,6 +99,13 @@ fn curl_gets_posts_and_uploads() {
     assert!(curl(&balancer, "/", &expecting).ends_with(&body));
     let chunked = curl(&balancer, "/", &["-T", file, "-H", "Transfer-Encoding: chunked"]);
     assert!(chunked.starts_with("PUT ") && chunked.ends_with(&body));
+    // From a pipe, so that even curl does not know how much it is.
+    let mut piped = Command::new("curl");
+    piped.args(["-sS", "--max-time", "20", "-T", "-"]).arg(format!("http://{}/", balancer.address()));
+    let piped = piped.stdin(fs::File::open(file).unwrap()).output().unwrap();
+    let heard = String::from_utf8_lossy(&piped.stdout);
+    assert!(heard.starts_with("PUT / ") && heard.contains("Transfer-Encoding: chunked\r\n"), "{:.300}", heard);
+    assert!(heard.ends_with(&body), "{} bytes of more than {}", heard.len(), body.len());
     fs::remove_dir_all(folder).unwrap();
 }
 

@@ -272,7 +272,8 @@ impl Client {
             Phase::Serving(mut exchange) => {
                 exchange.count_out(Some(fault.reason), desk);
                 if exchange.said() == Said::Head || fault.reason == Reason::ClientGone {
-                    if exchange.must_reset() {
+                    // What a client has not taken in all that time, the kernel need not keep for it either.
+                    if exchange.must_reset() || fault.reason == Reason::ClientBodyTimeout {
                         self.connection.reset_on_close();
                     }
                     return self.hang_up(desk);
