@@ -173,12 +173,10 @@ impl Balancer {
     /// `timeout` is cut. Says whether everything was finished.
     pub fn drain(mut self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        let shared = Arc::clone(&self.shared);
-        let end_the_idle = || drop(shared.lot.drain(|client| !client.is_known(), Instant::now() + GRACE));
-        end_the_idle(); // first, so that every answer from now on says that it closes
+        self.shared.lot.announce_drain(); // first, so that every answer from now on says that it closes
         self.stop_accepting();
-        end_the_idle(); // and whoever came from the backlog has no more than its grace
-        let is_finished = shared.connections.wait_until_empty(deadline);
+        drop(self.shared.lot.drain(|client| !client.is_known(), Instant::now() + GRACE));
+        let is_finished = self.shared.connections.wait_until_empty(deadline);
         self.stop();
         is_finished
     }

@@ -201,10 +201,15 @@ impl<V> Lot<V> {
         self.pass.try_send(baton).expect("there is one baton, and the channel has room for one");
     }
 
-    /// Begins a drain: idle visits are given back, to be ended, and none will be parked again. Those that `has_grace`
-    /// stay until `grace` is over.
-    pub fn drain(&self, has_grace: impl Fn(&V) -> bool, grace: Instant) -> Vec<Box<V>> {
+    /// Begins a drain: from now on no idle visit is parked again.
+    pub fn announce_drain(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    /// Drains: idle visits are given back, to be ended, and none will be parked again. Those that `has_grace` stay until
+    /// `grace` is over.
+    pub fn drain(&self, has_grace: impl Fn(&V) -> bool, grace: Instant) -> Vec<Box<V>> {
+        self.announce_drain();
         self.take_all(|descriptor, parked| {
             if parked.watch.idle && has_grace(&parked.visit) {
                 parked.watch.deadline = parked.watch.deadline.min(grace);
