@@ -64,16 +64,17 @@ fn lead(
         }
         if let Some(mut client) = ready.pop() {
             desk.clear(now, Budget::OneBuffer);
-            let turn = guarded(&mut client, desk);
-            if desk.is_cut_short() {
-                ready.push(client);
-                return Some(now);
-            }
-            if let Some(Turn::Park(watch)) = turn
-                && let Err(Unparked::Ready(client)) = shared.lot.park(client, watch)
-            {
-                ready.push(client);
-                return Some(now);
+            if let Some(Turn::Park(watch)) = guarded(&mut client, desk) {
+                let parked =
+                    if desk.is_cut_short() { Err(Unparked::Ready(client)) } else { shared.lot.park(client, watch) };
+                match parked {
+                    Ok(()) => {}
+                    Err(Unparked::Refused(client)) => end(client, desk),
+                    Err(Unparked::Ready(client)) => {
+                        ready.push(client);
+                        return Some(now);
+                    }
+                }
             }
             desk.hand_over_lines();
         }
@@ -88,10 +89,17 @@ fn take_turns(mut client: Box<Client>, desk: &mut Desk, shared: &Arc<Shared>) {
     while let Some(Turn::Park(watch)) = guarded(&mut client, desk) {
         match shared.lot.park(client, watch) {
             Err(Unparked::Ready(back)) => client = back,
-            Ok(()) | Err(Unparked::Refused) => return,
+            Err(Unparked::Refused(client)) => return end(client, desk),
+            Ok(()) => return,
         }
         desk.clear(Instant::now(), Budget::Whole);
     }
+}
+
+/// Ends a client that may not park any more, with whatever can still be said and written down.
+fn end(mut client: Box<Client>, desk: &mut Desk) {
+    client.fail(Reason::Shutdown.into(), desk);
+    guarded(&mut client, desk);
 }
 
 /// A turn that may panic. `None`: the connection is lost to it.

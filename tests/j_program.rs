@@ -443,13 +443,19 @@ fn what_a_stranger_writes_does_not_steer_the_access_log() {
     for (nth, (line, request, status)) in rows.iter().enumerate() {
         let mut client = Client::connect(program.address());
         client.send(&[line, &b"\r\nHost: a\r\n\r\n"[..]].concat());
-        client.read_response("GET");
+        let answer = client.read_response("GET");
         let lines = program.stdout.wait_for_lines(nth + 1);
         assert_eq!(lines.len(), nth + 1, "{lines:?}");
         let line = Line::read(&lines[nth]);
         assert_eq!((&*line.request, &*line.status), (*request, *status), "{line:?}");
         if line.request == "-" {
-            assert_eq!(line.rest, ["-", "bad-request"], "no backend was asked: {line:?}");
+            let [backend, id, reason] = line.rest.as_slice() else { panic!("{line:?}") };
+            assert_eq!((&**backend, &**reason), ("-", "bad-request"), "no backend was asked: {line:?}");
+            let told = answer.text();
+            assert!(
+                told.contains(id.strip_prefix("id=").unwrap()),
+                "the log's id is not the answer's: {line:?} {told}"
+            );
         }
     }
 }

@@ -83,7 +83,7 @@ fn a_byte_that_came_before_the_visit_was_parked_does_not_wait_for_another() {
     let watch = Watch::client(&visit.client, Wants::READABLE, later());
     match lot.park(visit, watch) {
         Err(Unparked::Ready(mut visit)) => assert_eq!(visit.client.read(&mut [0; 8]).unwrap(), 1),
-        Err(Unparked::Refused) | Ok(()) => panic!("the visit was parked upon a byte that it waits for"),
+        Err(Unparked::Refused(_)) | Ok(()) => panic!("the visit was parked upon a byte that it waits for"),
     }
 }
 
@@ -102,7 +102,7 @@ fn an_end_behind_a_short_read_is_not_forgotten() {
         visit = match lot.park(visit, watch) {
             Ok(()) => next(&lot),
             Err(Unparked::Ready(visit)) => visit,
-            Err(Unparked::Refused) => panic!("refused"),
+            Err(Unparked::Refused(_)) => panic!("refused"),
         };
         assert!(began.elapsed() < PATIENCE);
     }
@@ -183,7 +183,7 @@ fn a_drain_ends_the_idle_and_no_others_and_lets_none_park_again() {
     let mut visit = next(&lot);
     assert_eq!(visit.client.read(&mut [0; 8]).unwrap(), 1);
     let idle = Watch::client(&visit.client, Wants::READABLE, later()).idle();
-    assert!(matches!(lot.park(visit, idle), Err(Unparked::Refused)));
+    assert!(matches!(lot.park(visit, idle), Err(Unparked::Refused(_))));
     assert_eq!(far.read(&mut [0; 8]).unwrap(), 0, "and closed");
 }
 
@@ -334,7 +334,7 @@ fn in_a_storm_no_wake_up_is_lost_and_no_visit_is_in_two_hands() {
                         while let Ok(watch) = turn(&mut visit, &stock, echo) {
                             match lot.park(visit, watch) {
                                 Err(Unparked::Ready(back)) => visit = back,
-                                Ok(()) | Err(Unparked::Refused) => break,
+                                Ok(()) | Err(Unparked::Refused(_)) => break,
                             }
                         }
                     }
@@ -397,7 +397,7 @@ fn a_byte_that_comes_while_the_one_before_it_is_read_is_not_forgotten() {
                             let watch = Watch::client(&visit.client, Wants::READABLE, later());
                             match lot.park(visit, watch) {
                                 Err(Unparked::Ready(back)) => visit = back,
-                                Ok(()) | Err(Unparked::Refused) => break,
+                                Ok(()) | Err(Unparked::Refused(_)) => break,
                             }
                         }
                     }

@@ -50,22 +50,25 @@ impl Backend {
         Some((connection, rested))
     }
 
-    /// A new connection, bound to whoever waits under `client`, to the address that answered last, or the `attempt`th
-    /// after it.
+    /// A new connection to the `nth` of its addresses, bound to whoever waits under `client`.
     ///
     /// # Errors
     /// The kernel's, for what it can say at once.
-    pub fn dial(&self, client: &Connection, attempt: usize) -> io::Result<Connection> {
-        let nth = (self.preferred.load(Ordering::Relaxed) + attempt) % self.addresses.len();
-        let connection = client.dial(self.addresses[nth])?;
+    pub fn dial(&self, client: &Connection, nth: usize) -> io::Result<Connection> {
+        let connection = client.dial(self.addresses[nth % self.addresses.len()])?;
         self.dials.fetch_add(1, Ordering::Relaxed);
         Ok(connection)
     }
 
-    /// The `attempt`th address after the preferred one has been reached: it is preferred from now on.
-    pub fn prefer(&self, attempt: usize) {
-        if attempt > 0 {
-            self.preferred.fetch_add(attempt, Ordering::Relaxed);
+    /// Which of its addresses was reached last.
+    pub fn preferred_address(&self) -> usize {
+        self.preferred.load(Ordering::Relaxed)
+    }
+
+    /// The `nth` address has been reached: it is preferred from now on.
+    pub fn prefer(&self, nth: usize) {
+        if self.preferred_address() != nth {
+            self.preferred.store(nth, Ordering::Relaxed);
         }
     }
 

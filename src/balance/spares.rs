@@ -94,23 +94,18 @@ impl Spares {
 
     /// Closes those that are too old or that the backend has closed, and learns from both.
     pub(super) fn sweep(&self, now: Instant) {
-        let mut gone = Vec::new();
-        {
-            let mut resting = self.lock();
-            let all = std::mem::take(&mut *resting);
-            for spare in all {
-                let age = now.saturating_duration_since(spare.since);
-                if spare.connection.is_stirring() {
-                    self.note_closed(age);
-                    gone.push(spare);
-                } else {
-                    if age >= HABIT {
-                        self.kept.fetch_max(milliseconds(age), Ordering::Relaxed);
-                    }
-                    if age >= spare.life { gone.push(spare) } else { resting.push(spare) }
-                }
+        let is_over = |spare: &mut Spare| {
+            let age = now.saturating_duration_since(spare.since);
+            if spare.connection.is_stirring() {
+                self.note_closed(age);
+                return true;
             }
-        }
+            if age >= HABIT {
+                self.kept.fetch_max(milliseconds(age), Ordering::Relaxed);
+            }
+            age >= spare.life
+        };
+        let gone: Vec<Spare> = self.lock().extract_if(.., is_over).collect();
         drop(gone); // closed outside the lock: each is a system call
     }
 

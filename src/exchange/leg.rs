@@ -4,23 +4,44 @@ use super::desk::{Desk, Shared};
 use crate::balance::{Backend, InFlight, Need, Origin};
 use crate::error::Fault;
 use crate::http::ForwardedRequest;
-use crate::net::{Connection, is_shortage};
+use crate::net::{Connection, is_out_of_descriptors};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Whom to ask, and how.
 pub(super) struct Asked {
-    pub(super) backend: Arc<Backend>,
-    pub(super) way: Way,
+    backend: Arc<Backend>,
+    /// What a spare would have to be; `None`: only a new connection will do.
+    pub(super) spare: Option<Need>,
+    /// Which of the backend's addresses a new connection goes to.
+    address: usize,
+    /// How many more there are to try.
+    addresses_left: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// Over a spare that fits, or else by a new connection.
-    Any(Need),
-    /// By a new connection to the `attempt`th of its addresses.
-    Fresh { attempt: usize },
+impl Asked {
+    /// A backend whose turn it is: over a spare that fits, or else by a new connection.
+    pub(super) fn of_rotation(backend: &Arc<Backend>, need: Need) -> Asked {
+        Asked {
+            backend: Arc::clone(backend),
+            spare: Some(need),
+            address: backend.preferred_address(),
+            addresses_left: backend.address_count() - 1,
+        }
+    }
+
+    /// Goes on to the backend's next address, by a new connection. `false`: there is none.
+    pub(super) fn try_next_address(&mut self) -> bool {
+        let Some(left) = self.addresses_left.checked_sub(1) else { return false };
+        *self = Asked {
+            backend: Arc::clone(&self.backend),
+            spare: None,
+            address: (self.address + 1) % self.backend.address_count(),
+            addresses_left: left,
+        };
+        true
+    }
 }
 
 /// A connection to a backend, for one exchange.
@@ -37,23 +58,20 @@ pub(super) struct Leg {
 pub(super) enum Kind {
     /// Kept since then.
     Spare { rested: Instant },
-    /// Opened for this exchange, to the `attempt`th of the backend's addresses.
-    Fresh { attempt: usize },
+    /// Opened for this exchange, to this one of the backend's addresses.
+    Fresh { address: usize },
 }
 
 impl Leg {
     /// A spare, or a new connection.
     pub(super) fn to(asked: &Asked, client: &Connection, desk: &Desk) -> Result<Leg, Fault> {
         let backend = &asked.backend;
-        let spare = match asked.way {
-            Way::Any(need) => backend.spare(client, need, desk.now),
-            Way::Fresh { .. } => None,
-        };
+        let spare = asked.spare.and_then(|need| backend.spare(client, need, desk.now));
         let (connection, kind) = match spare {
             Some((connection, rested)) => (connection, Kind::Spare { rested }),
             None => {
-                let attempt = asked.way.attempt();
-                (dial(backend, attempt, client, &desk.shared)?, Kind::Fresh { attempt })
+                let address = asked.address;
+                (dial(backend, address, client, &desk.shared)?, Kind::Fresh { address })
             }
         };
         Ok(Leg { backend: InFlight::new(Arc::clone(backend)), connection, kind, since: desk.now, connect: None })
@@ -80,9 +98,9 @@ impl Leg {
         let pieces = behind(head.pieces(prefix, authority), sent);
         let wanted: usize = pieces.iter().map(|piece| piece.len()).sum();
         let taken = self.connection.write(&pieces)?;
-        if let (Kind::Fresh { attempt }, None) = (self.kind, self.connect) {
+        if let (Kind::Fresh { address }, None) = (self.kind, self.connect) {
             self.connect = Some(now.saturating_duration_since(self.since));
-            self.backend.prefer(attempt);
+            self.backend.prefer(address);
         }
         Ok((taken, wanted - taken))
     }
@@ -100,22 +118,12 @@ impl Leg {
     }
 }
 
-impl Way {
-    /// Which of the backend's addresses is meant, counted from the one that answered last.
-    pub(super) fn attempt(self) -> usize {
-        match self {
-            Way::Any(_) => 0,
-            Way::Fresh { attempt } => attempt,
-        }
-    }
-}
-
 /// Opens a connection. Where this process has run out of descriptors, the longest rest of somebody else ends.
-fn dial(backend: &Backend, attempt: usize, client: &Connection, shared: &Shared) -> Result<Connection, Fault> {
+fn dial(backend: &Backend, address: usize, client: &Connection, shared: &Shared) -> Result<Connection, Fault> {
     loop {
-        match backend.dial(client, attempt) {
+        match backend.dial(client, address) {
             Ok(connection) => return Ok(connection),
-            Err(error) if is_shortage(&error) && shared.make_room() => {}
+            Err(error) if is_out_of_descriptors(&error) && shared.make_room() => {}
             Err(error) => return Err(Fault::of_dial(&error)),
         }
     }

@@ -231,7 +231,7 @@ impl Client {
         let status = answer::to_last_hop(request.method == "OPTIONS", persistence, desk, &mut out);
         desk.count_begun();
         let reason = (status != 200).then_some(Reason::NotImplemented);
-        self.count_refused(status, request.method.as_bytes(), reason, desk);
+        self.count_refused(status, request.method.as_bytes(), b"", reason, desk);
         self.say(out, stays, desk);
     }
 
@@ -243,17 +243,17 @@ impl Client {
         let mut out = Vec::new();
         answer::to_fault(&fault, &id, Persistence::Closes, body, desk, &mut out);
         desk.count_begun();
-        self.count_refused(fault.reason.status(), b"", Some(fault.reason), desk);
+        self.count_refused(fault.reason.status(), b"", &id, Some(fault.reason), desk);
         self.say(out, false, desk);
     }
 
-    fn count_refused(&self, status: u16, method: &[u8], reason: Option<Reason>, desk: &mut Desk) {
+    fn count_refused(&self, status: u16, method: &[u8], id: &[u8], reason: Option<Reason>, desk: &mut Desk) {
         desk.count_ended(&Outcome {
             ended: SystemTime::now(),
             client: self.address,
             method,
             target: b"",
-            id: b"",
+            id,
             status,
             bytes: 0,
             connect: None,
@@ -293,14 +293,13 @@ impl Client {
     }
 
     /// Says something of our own, and stays or goes.
-    fn say(&mut self, answer: Vec<u8>, stays: bool, desk: &mut Desk) {
+    fn say(&mut self, mut answer: Vec<u8>, stays: bool, desk: &mut Desk) {
         // A client that does not take a few hundred bytes has not taken earlier answers: it need not stay.
-        let taken = stays && self.connection.write(&[&answer]).is_ok_and(|n| n == answer.len());
-        if taken {
+        let written = if stays { self.connection.write(&[&answer]).unwrap_or(0) } else { 0 };
+        if stays && written == answer.len() {
             self.idle(desk);
         } else {
-            let answer = if stays { Vec::new() } else { answer };
-            self.phase = Phase::Lingering(Box::new(Linger::after(answer, desk)));
+            self.phase = Phase::Lingering(Box::new(Linger::after(answer.split_off(written), desk)));
         }
     }
 

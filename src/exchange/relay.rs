@@ -6,7 +6,7 @@
 
 use super::desk::Desk;
 use super::gather::{Gather, Gathered, Missing};
-use super::leg::{Asked, Leg, Way, spare_life};
+use super::leg::{Asked, Leg, spare_life};
 use super::pump::{Encoding, Halt, Pump};
 use super::record::Record;
 use super::stop::{Stop, Wait};
@@ -157,8 +157,7 @@ impl Exchange {
             self.tried.push(nth);
             self.record.tries += 1;
             self.record.backend = Some(Arc::clone(&backend.name));
-            let way = Way::Any(self.traits.need());
-            self.asked = Some(Asked { backend: Arc::clone(backend), way });
+            self.asked = Some(Asked::of_rotation(backend, self.traits.need()));
         }
         if let Some(asked) = &self.asked {
             self.leg = Some(Leg::to(asked, client, desk)?);
@@ -226,6 +225,14 @@ impl Exchange {
     /// The response's way: interim responses, the head, the body.
     fn download(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<After, Stop> {
         while self.said != Said::Head {
+            if let Some(leg) = &mut self.leg
+                && desk.budget == 0
+                && !leg.connection.holds_bytes()
+            {
+                // A backend that sends interim responses without end would never end its turn.
+                desk.spend(&mut leg.connection).map_err(|_| Reason::BackendCutHead)?;
+                return Err(Stop::NotYet(Wait::backend(Wants::READABLE)));
+            }
             if let Some(tunnel) = self.head_of_response(client, desk)? {
                 return Ok(After::Tunnel(tunnel));
             }
@@ -266,6 +273,7 @@ impl Exchange {
             return Err(Fault::of_response(Flaw::HeadTooLarge).into());
         }
         self.gather = Gather::of_response();
+        desk.budget = desk.budget.saturating_sub(end);
         self.record.wait.get_or_insert(desk.now.saturating_duration_since(self.upload.done()));
 
         let mut out = std::mem::take(&mut desk.out);
@@ -295,10 +303,14 @@ impl Exchange {
             if !response.switches_to_one_of(&self.traits.offered) {
                 return Err(Fault::of_response(Flaw::UnaskedUpgrade).into());
             }
-            if self.upload.state == Sending::Going {
-                // The request's body goes out whole before the tunnel begins: until then the 101 waits.
-                leg.connection.put_back(inbound);
-                return Err(Stop::NotYet(Wait::NOTHING));
+            match self.upload.state {
+                Sending::Done => {}
+                Sending::Going => {
+                    // The request's body goes out whole before the tunnel begins: until then the 101 waits.
+                    leg.connection.put_back(inbound);
+                    return Err(Stop::NotYet(Wait::NOTHING));
+                }
+                Sending::Broken(fault) => return Err(fault.unwrap_or(Reason::BackendBadResponse.into()).into()),
             }
         }
         if response.is_interim() {
@@ -333,8 +345,6 @@ impl Exchange {
         let date = if response.has_date() { "" } else { desk.date() };
         let answer = Answer { version, persistence: self.verdict.persistence, date, via };
         forward_response(&response, &answer, out);
-        self.said = Said::Head;
-        self.record.status = response.status;
         if response.status == 101 {
             return self.begin_tunnel(out, behind, client, desk).map(Some);
         }
@@ -344,6 +354,8 @@ impl Exchange {
         self.download = Pump::new(response.framing, encoding, trailer_limit, response.connection_named());
         self.download.send(&[&interim], client, desk).map_err(of_download)?;
         let used = self.download.carry(out, behind, client, desk).map_err(of_download)?;
+        self.said = Said::Head; // not before: a faulty first chunk can still be answered with a 502
+        self.record.status = response.status;
         if used < behind.len() {
             self.verdict.spare_life = None; // bytes that nobody asked for: they go nowhere, and nor does the connection
         }
@@ -360,6 +372,8 @@ impl Exchange {
     ) -> Result<Box<Tunnel>, Stop> {
         let mut down = Pump::tunnel();
         down.carry(head, behind, client, desk).map_err(of_download)?;
+        self.said = Said::Head;
+        self.record.status = 101;
         let leg = self.leg.take().ok_or(Reason::BackendClosedBeforeResponse)?;
         Ok(Box::new(Tunnel {
             leg,
@@ -435,15 +449,12 @@ impl Exchange {
         let was_silent = fault.reason == Reason::BackendClosedBeforeResponse;
         if never_connected {
             // Nothing was sent: the backend's next address, then the next backend, each once, whatever the method.
-            let attempt = asked.way.attempt() + 1;
-            if attempt < asked.backend.address_count() {
-                asked.way = Way::Fresh { attempt };
-            } else {
+            if !asked.try_next_address() {
                 self.asked = None;
             }
         } else if was_silent && may_repeat && was_spare {
             // A backend that closes a connection which it kept is no news: the same one, over a new connection.
-            asked.way = Way::Fresh { attempt: 0 };
+            asked.spare = None;
         } else if was_silent && may_repeat && self.repeats < REPEATS {
             self.repeats += 1;
             self.asked = None;

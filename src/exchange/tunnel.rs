@@ -56,7 +56,10 @@ impl Tunnel {
         if self.up.closed && client.is_broken() || self.down.closed && self.leg.connection.is_broken() {
             return Ok(());
         }
-        let mut wait = Wait { client: Wants::BROKEN, backend: Wants::BROKEN };
+        // Of the other side, the next read tells. (A hang-up is no fault by itself: it also says that both directions
+        // were ended in order, with bytes still to be read. To wait for it here would be to spin.)
+        let broken_if = |ended| if ended { Wants::BROKEN } else { Wants::NOTHING };
+        let mut wait = Wait { client: broken_if(self.up.closed), backend: broken_if(self.down.closed) };
         for (halt, towards_backend) in [(up.as_ref(), true), (down.as_ref(), false)] {
             let Some(halt) = halt else { continue };
             let Some((source, sink)) = halt.wants() else {

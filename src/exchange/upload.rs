@@ -30,7 +30,7 @@ pub(super) struct Upload {
     /// The rest of the body.
     pump: Pump,
     pub(super) state: Sending,
-    /// When the last byte was sent.
+    /// From when on an answer is due: the last byte was sent, or the backend has shown that it is at work.
     done: Instant,
 }
 
@@ -123,12 +123,19 @@ impl Upload {
         if let Some((source, sink)) = halt.wants() {
             return Err(Stop::NotYet(Wait { client: source, backend: sink }));
         }
-        self.state = Sending::Broken(match halt {
+        let fault = match halt {
             Halt::SourceFlawed(flaw) => Some(Fault::of_request(flaw)),
             Halt::SourceCut => Some(Reason::ClientCutBody.into()),
             Halt::SinkLost | Halt::SourceQuiet | Halt::SinkFull | Halt::BudgetSpent => None,
-        });
+        };
+        self.break_off(fault, desk.now);
         Ok(())
+    }
+
+    /// Nothing more is sent; the answer's time begins.
+    fn break_off(&mut self, fault: Option<Fault>, now: Instant) {
+        self.state = Sending::Broken(fault);
+        self.done = now;
     }
 
     fn send_head(&mut self, leg: &mut Leg, desk: &mut Desk) -> Result<(), Stop> {
@@ -144,7 +151,7 @@ impl Upload {
                 }
                 Err(error) if leg.is_connecting() => return Err(Fault::of_dial(&error).into()),
                 Err(_) => {
-                    self.state = Sending::Broken(None);
+                    self.break_off(None, desk.now);
                     return Ok(());
                 }
             }
@@ -167,7 +174,7 @@ impl Upload {
         self.collect.as_ref().filter(|collect| collect.missing > 0).map(|collect| collect.until)
     }
 
-    /// When the last byte was sent.
+    /// From when on an answer is due.
     pub(super) fn done(&self) -> Instant {
         self.done
     }

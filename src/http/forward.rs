@@ -68,6 +68,9 @@ impl ForwardedRequest {
 
     /// The head for a backend with this path prefix and this authority, in the pieces in which it is sent.
     pub fn pieces<'a>(&'a self, prefix: &'a str, authority: &'a str) -> [&'a [u8]; 6] {
+        if prefix.is_empty() && !self.lacks_host {
+            return [&self.bytes, b"", b"", b"", b"", b""]; // one piece, in one plain write
+        }
         let prefix_at = self.path_at.unwrap_or(self.target_at);
         let prefix = if self.path_at.is_some() { prefix.as_bytes() } else { b"" };
         let (start, rest) = self.bytes.split_at_checked(prefix_at).unwrap_or_default();

@@ -126,7 +126,7 @@ impl<'t, 'b> Request<'t, 'b> {
                 Name::MaxForwards => {
                     // The least of several: nobody gains a hop by saying it twice.
                     let left = fields::decimal(field.value);
-                    max_forwards = max_forwards.map_or(left, |least| left.map(|left| left.min(least)));
+                    max_forwards = max_forwards.into_iter().chain(left).min();
                 }
                 Name::XRequestId => {
                     ids += 1;

@@ -172,12 +172,17 @@ impl Connection {
             Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected),
         };
         if blocked {
+            // Taken back after the look, for once: the kernel looks again when it is rearmed.
             self.hints.take(self.key, WRITABLE);
             self.hints.rearm(&mut self.socket, self.key)?;
         }
         match outcome {
             Err(_) if blocked => Err(ErrorKind::WouldBlock.into()),
-            outcome => outcome,
+            Err(error) => {
+                self.hints.put(self.key, READABLE); // what came before the loss may still be read
+                Err(error)
+            }
+            written => written,
         }
     }
 
@@ -195,15 +200,17 @@ impl Connection {
         if self.holds_bytes() {
             return Glance::Bytes;
         }
-        match recv(&self.socket, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        let hinted = self.hints.take(self.key, CLOSED) & CLOSED; // before the look, as always
+        let seen = match recv(&self.socket, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok((_, 0)) => Glance::Ended,
             Ok(_) => Glance::Bytes,
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
-                self.hints.take(self.key, CLOSED); // contradicted, as in `read`
-                Glance::Quiet
-            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Glance::Quiet,
             Err(_) => Glance::Ended,
+        };
+        if seen != Glance::Quiet {
+            self.hints.put(self.key, hinted); // not contradicted
         }
+        seen
     }
 
     /// Whether the kernel has said anything of bytes or an end since the last read.

@@ -21,6 +21,11 @@ pub fn raise_limit() -> usize {
     usize::try_from(reached).unwrap_or(usize::MAX)
 }
 
+/// Whether an error means that there is no descriptor left: one that is closed helps.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
 /// Whether an error means that this process, or this machine, has run out of what sockets are made of. Not the peer's
 /// doing, and often over in a moment.
 pub fn is_shortage(error: &io::Error) -> bool {

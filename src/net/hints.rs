@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The owner is the client connection under which an exchange is parked; a spare has none. Binding a socket to
-//! another owner is one store here, and no system call: the registration with the kernel stays as it is.
+//! another owner is done here, without a system call: the registration with the kernel stays as it is.
 
 use super::table::Table;
 use mio::{Interest, Registry, Token, event::Source};
@@ -23,7 +23,7 @@ pub(super) const READABLE: u8 = 1;
 pub(super) const WRITABLE: u8 = 2;
 /// The peer has ended its direction, or both: behind what is still unread, a read will say so.
 pub(super) const CLOSED: u8 = 4;
-/// The connection is broken.
+/// The connection is broken, or was ended in both directions.
 pub(super) const BROKEN: u8 = 8;
 
 const OWNER_SHIFT: u32 = 8;
@@ -72,7 +72,7 @@ impl Wants {
     pub const WRITABLE: Wants = Wants(WRITABLE);
     /// The peer's end, though nobody means to read.
     pub const CLOSED: Wants = Wants(CLOSED);
-    /// A reset.
+    /// A reset; also the end of both directions, where we have ended ours.
     pub const BROKEN: Wants = Wants(BROKEN);
 
     /// Both.

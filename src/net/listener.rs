@@ -3,7 +3,7 @@
 //! One thread accepts for all listeners. It is no worker: while every worker is busy, the backlog still empties, and
 //! nothing that it waits for (a free descriptor, a place below the connection limit) holds up anybody's turn.
 
-use super::descriptors::is_shortage;
+use super::descriptors::{is_out_of_descriptors, is_shortage};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io::{self, ErrorKind};
@@ -124,7 +124,7 @@ impl Listeners {
                         }
                         Err(error) if is_shortage(&error) => {
                             complaint.log(&error);
-                            if !make_room() {
+                            if !is_out_of_descriptors(&error) || !make_room() {
                                 halted = true;
                                 break;
                             }

@@ -104,8 +104,8 @@ impl Watch {
 pub enum Unparked<V> {
     /// What it waits for has come already: it goes on.
     Ready(Box<V>),
-    /// The lot takes no idle visits any more, or none at all: it has been ended.
-    Refused,
+    /// The lot takes no idle visits any more, or none at all: it is to be ended.
+    Refused(Box<V>),
 }
 
 /// What is passed from hand to hand.
@@ -169,15 +169,13 @@ impl<V> Lot<V> {
     /// Parks a visit until something that it watches happens, or its deadline passes.
     ///
     /// # Errors
-    /// The visit itself, to go on with; or nothing, when it has been ended.
+    /// The visit itself, to go on with or to end.
     pub fn park(&self, visit: Box<V>, watch: Watch) -> Result<(), Unparked<V>> {
         let descriptor = watch.client.0.descriptor();
         let mut slot = self.lock(descriptor);
         // Looked at under the lock that `drain` and `close` take later: nobody slips through.
         if self.closed.load(Ordering::Acquire) || (watch.idle && self.draining.load(Ordering::Acquire)) {
-            drop(slot);
-            drop(visit);
-            return Err(Unparked::Refused);
+            return Err(Unparked::Refused(visit));
         }
         if watch.is_met(&self.hints) {
             return Err(Unparked::Ready(visit));

@@ -22,7 +22,7 @@ mod lot;
 mod table;
 
 pub use connection::{Connection, Glance};
-pub use descriptors::{is_shortage, raise_limit};
+pub use descriptors::{is_out_of_descriptors, is_shortage, raise_limit};
 pub use headcount::Headcount;
 pub use hints::Wants;
 pub use listener::{Listeners, Stopper, bind};
