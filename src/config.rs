@@ -129,7 +129,8 @@ impl FromStr for Network {
         let address: IpAddr = address.parse().map_err(|_| format!("{address:?} is not an IP address; {SHAPE}"))?;
         let (bits, is_v4) = bits_of(address);
         let widest = if is_v4 { 32 } else { 128 };
-        let length = length.map_or(Ok(widest), str::parse::<u32>).ok().filter(|&length| length <= widest);
+        let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+        let length = length.map_or(Some(widest), digits).filter(|&length| length <= widest);
         let length = length.ok_or_else(|| format!("more than {widest} bits, or not a number of bits; {SHAPE}"))?;
         let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
         Ok(Network { base: bits & mask, mask, is_v4 })
@@ -371,7 +372,7 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; a duration is a number with a unit, such as 500ms, 10s or 2h"))?;
-    if duration.is_zero() {
+    if duration < Duration::from_millis(1) {
         return Err("nothing can happen in no time; the least is 1ms".to_owned());
     }
     Ok(duration.min(LONGEST))

@@ -88,6 +88,10 @@ pub struct Counters {
     pub spares: usize,
     /// Turns that panicked.
     pub panics: usize,
+    /// Times that a worker had to wait for the baton.
+    pub baton_waits: u64,
+    /// Lines that the access log could not keep up with.
+    pub log_lines_dropped: u64,
 }
 
 impl Balancer {
@@ -166,6 +170,8 @@ impl Balancer {
             spares_dead: backends.iter().map(|backend| backend.spares_reused_and_dead().1).sum(),
             spares: backends.iter().map(|backend| backend.spares()).sum(),
             panics: sum(|counts| &counts.panics),
+            baton_waits: shared.lot.baton_waits(),
+            log_lines_dropped: shared.access_log.as_ref().map_or(0, AccessLog::dropped),
         }
     }
 
