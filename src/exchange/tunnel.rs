@@ -52,14 +52,17 @@ impl Tunnel {
         if desk.moved {
             self.progress = desk.now;
         }
-        // A side that has ended is never read again, so only the hints can tell that it is broken.
-        if self.up.closed && client.is_broken() || self.down.closed && self.leg.connection.is_broken() {
+        // Some resets no read would tell of: the client's, while its bytes wait for a slow backend, and that of a backend
+        // that is never read again. Where we have ended our own direction, though, a hang-up may only say that both ended
+        // in order, with bytes still to be read: to wait for it there would be to spin.
+        if !self.down.closed && client.is_broken() || self.down.closed && self.leg.connection.is_broken() {
             return Ok(());
         }
-        // Of the other side, the next read tells. (A hang-up is no fault by itself: it also says that both directions
-        // were ended in order, with bytes still to be read. To wait for it here would be to spin.)
-        let broken_if = |ended| if ended { Wants::BROKEN } else { Wants::NOTHING };
-        let mut wait = Wait { client: broken_if(self.up.closed), backend: broken_if(self.down.closed) };
+        let (client_broken, backend_broken) = match self.down.closed {
+            false => (Wants::BROKEN, Wants::NOTHING),
+            true => (Wants::NOTHING, Wants::BROKEN),
+        };
+        let mut wait = Wait { client: client_broken, backend: backend_broken };
         for (halt, towards_backend) in [(up.as_ref(), true), (down.as_ref(), false)] {
             let Some(halt) = halt else { continue };
             let Some((source, sink)) = halt.wants() else {
