@@ -4,6 +4,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use threadbare::balance::BackendSettings;
 use threadbare::demo::{self, DemoBackend};
 use threadbare::{Balancer, Config, StartError, logger};
 
@@ -48,7 +49,8 @@ fn start_demo(mut config: Config) -> Result<Balancer, StartError> {
     for port in demo::PORTS {
         backends.push(DemoBackend::bind(port).map_err(|(address, error)| StartError::Listen(address, error))?);
     }
-    config.backends = backends.iter().filter_map(|backend| backend.url().parse().ok()).collect();
+    config.backends =
+        backends.iter().filter_map(|backend| backend.url().parse().ok().map(BackendSettings::at)).collect();
     let balancer = Balancer::start(config)?;
     for backend in backends {
         backend.serve().map_err(|error| StartError::System("a backend of the demonstration", error))?;

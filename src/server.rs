@@ -102,7 +102,8 @@ impl Balancer {
     /// keeps running then.
     pub fn start(config: Config) -> Result<Balancer, StartError> {
         let descriptors = net::raise_limit();
-        let bound = net::bind(&config.listen).map_err(|(address, error)| StartError::Listen(address, error))?;
+        let bound = net::bind(&config.listeners.iter().map(|listener| listener.address).collect::<Vec<_>>())
+            .map_err(|(address, error)| StartError::Listen(address, error))?;
         let system = |what| move |error| StartError::System(what, error);
         let addresses = bound.addresses().map_err(system("the listeners"))?;
         let most = config.max_connections.unwrap_or(descriptors.saturating_sub(RESERVE)).max(1);
@@ -221,7 +222,8 @@ impl Drop for Balancer {
 }
 
 fn resolve(config: &Config) -> Result<Vec<Arc<Backend>>, StartError> {
-    let backend = |origin: &crate::balance::Origin| {
+    let backend = |settings: &crate::balance::BackendSettings| {
+        let origin = &settings.origin;
         let addresses = origin.resolve().map_err(|error| StartError::Resolve(origin.to_string(), error))?;
         let none = || StartError::Resolve(origin.to_string(), io::ErrorKind::NotFound.into());
         Backend::new(origin.clone(), addresses).map(Arc::new).ok_or_else(none)

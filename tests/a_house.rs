@@ -20,9 +20,9 @@ const CRATES: [(&str, &[&str]); 11] = [
         &["src/access_log.rs", "src/logger.rs", "src/main.rs", "src/net/lot.rs", "src/server.rs", "src/workers.rs"],
     ),
     ("signal_hook", &["src/main.rs"]),
-    ("clap", &["src/config.rs"]),
+    ("clap", &["src/config/"]),
     ("httpdate", &["src/exchange/desk.rs"]),
-    ("humantime", &["src/access_log.rs", "src/config.rs"]),
+    ("humantime", &["src/access_log.rs", "src/config/"]),
     ("simple_logger", &["src/logger.rs"]),
     ("log", &[]),
 ];

@@ -3,6 +3,7 @@
 //! Policy lives here: which backend gets the next request, and over which connection. No socket is used here but to
 //! open it, and nothing here knows what is said over it.
 //!
+//! - `settings`: what an operator may say about it all;
 //! - `origin`: how a backend is named;
 //! - `spares`: connections kept for the next request;
 //! - `backend`: one backend, with its addresses, spares and counts;
@@ -11,9 +12,11 @@
 mod backend;
 mod origin;
 mod rotation;
+mod settings;
 mod spares;
 
 pub use backend::{Backend, InFlight};
 pub use origin::Origin;
 pub use rotation::Rotation;
+pub use settings::{ActiveHealth, BackendSettings, BalanceSettings, HashKey, PassiveHealth, Policy, RetrySettings};
 pub use spares::Need;

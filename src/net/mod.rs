@@ -10,6 +10,7 @@
 //! - `deadlines`: when a parked visit has waited long enough;
 //! - `lot`: where visits are parked, and the baton by which workers take turns in watching them;
 //! - `headcount`: how many are here, and a wait until nobody is;
+//! - `network`: addresses that begin with the same bits;
 //! - `listener`: where connections come from.
 
 mod connection;
@@ -19,6 +20,7 @@ mod headcount;
 mod hints;
 mod listener;
 mod lot;
+mod network;
 mod table;
 
 pub use connection::{Connection, Glance};
@@ -27,3 +29,4 @@ pub use headcount::Headcount;
 pub use hints::Wants;
 pub use listener::{Listeners, Stopper, bind};
 pub use lot::{Lead, Lot, Unparked, Watch};
+pub use network::Network;

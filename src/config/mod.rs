@@ -2,23 +2,24 @@
 //!
 //! Here stands every timeout and limit that can be set, with its default; the help text is made from the same lines.
 
-use crate::balance::Origin;
+use crate::balance::{ActiveHealth, BackendSettings, BalanceSettings, Origin, PassiveHealth, RetrySettings};
 use crate::http;
+use crate::net::Network;
 use clap::{Parser, ValueEnum};
 use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::str::FromStr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything that can be set, validated.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where clients connect. Default 127.0.0.1:8080.
-    pub listen: Vec<SocketAddr>,
+    pub listeners: Vec<ListenerSettings>,
     /// Where their requests go, in the order in which they take turns.
-    pub backends: Vec<Origin>,
+    pub backends: Vec<BackendSettings>,
     /// Whether to start the two backends of the demonstration and stand before them.
     pub demo: bool,
     /// Worker threads. Default: one for each core.
@@ -41,6 +42,62 @@ pub struct Config {
     pub response_head_bytes: usize,
     /// All timeouts.
     pub timeouts: Timeouts,
+    /// How requests are shared out.
+    pub balance: BalanceSettings,
+    /// What is made of what requests show.
+    pub passive_health: PassiveHealth,
+    /// How backends are asked whether they are well. Default: they are not asked.
+    pub health: Option<ActiveHealth>,
+    /// What may be tried again.
+    pub retries: RetrySettings,
+    /// How much is let in.
+    pub load: Load,
+    /// The Unix socket over which a newer process takes the listening sockets over. Default: none.
+    pub handover: Option<PathBuf>,
+}
+
+/// One listening socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Peers whose connections begin with a PROXY protocol header (version 1 or 2). Default none; others may not send
+    /// one.
+    pub proxy_protocol_from: Vec<Network>,
+}
+
+impl From<SocketAddr> for ListenerSettings {
+    fn from(address: SocketAddr) -> ListenerSettings {
+        ListenerSettings { address, proxy_protocol_from: Vec::new() }
+    }
+}
+
+/// How much is let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Most exchanges in flight and in the queue, in all. Default: no limit; beyond it 503 `overloaded`.
+    pub max_exchanges: Option<usize>,
+    /// Largest request body, in bytes. Default: no limit; beyond it 413 `body-too-large`.
+    pub max_body: Option<u64>,
+    /// The least that a client must send of a body, or take of one, in bytes a second, once it has been waited for for
+    /// 30 s. Default 240; 0 turns it off.
+    pub lowest_rate: u64,
+    /// Most connections from one address. Default: no limit; more are closed at once.
+    pub connections_per_address: Option<usize>,
+    /// Most requests from one address, a second. Default: no limit; beyond it 429 `too-many-requests`.
+    pub requests_per_address: Option<u32>,
+}
+
+impl Default for Load {
+    fn default() -> Load {
+        Load {
+            max_exchanges: None,
+            max_body: None,
+            lowest_rate: 240,
+            connections_per_address: None,
+            requests_per_address: None,
+        }
+    }
 }
 
 /// Every timeout: what it watches, its default, and the reason word that its end is logged with.
@@ -69,7 +126,11 @@ pub struct Timeouts {
     pub tunnel: Duration,
     /// A close after our last byte, for the client's. One second, fixed; closed.
     pub linger: Duration,
-    /// A drain, from the signal. Default 30 s; the rest is cut, `shutdown`, exit code 3.
+    /// A place at a backend, from the end of the queue. Default 5 s; 503 `queue-timeout`.
+    pub queue: Duration,
+    /// From the signal until accepting ends: readiness fails already. Default 0 s.
+    pub drain_delay: Duration,
+    /// A drain, from the end of accepting. Default 30 s; the rest is cut, `shutdown`, exit code 3.
     pub drain: Duration,
 }
 
@@ -95,46 +156,6 @@ pub enum AccessLogFormat {
 enum Switch {
     On,
     Off,
-}
-
-/// Addresses that begin with the same bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    base: u128,
-    mask: u128,
-    is_v4: bool,
-}
-
-impl Network {
-    /// Whether the address is one of them. An IPv4 address in IPv6 clothes is an IPv4 address.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let (bits, is_v4) = bits_of(address.to_canonical());
-        is_v4 == self.is_v4 && bits & self.mask == self.base
-    }
-}
-
-fn bits_of(address: IpAddr) -> (u128, bool) {
-    match address {
-        IpAddr::V4(v4) => (u128::from(v4.to_bits()) << 96, true),
-        IpAddr::V6(v6) => (v6.to_bits(), false),
-    }
-}
-
-impl FromStr for Network {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Network, String> {
-        const SHAPE: &str = "a network is an address, or address/bits such as 10.0.0.0/8";
-        let (address, length) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let address: IpAddr = address.parse().map_err(|_| format!("{address:?} is not an IP address; {SHAPE}"))?;
-        let (bits, is_v4) = bits_of(address);
-        let widest = if is_v4 { 32 } else { 128 };
-        let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-        let length = length.map_or(Some(widest), digits).filter(|&length| length <= widest);
-        let length = length.ok_or_else(|| format!("more than {widest} bits, or not a number of bits; {SHAPE}"))?;
-        let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
-        Ok(Network { base: bits & mask, mask, is_v4 })
-    }
 }
 
 /// Why there is no `Config`, or none is needed.
@@ -303,9 +324,10 @@ impl Config {
             ));
         }
         let listen = if flags.listen.is_empty() { vec![([127, 0, 0, 1], 8080).into()] } else { flags.listen };
+        let backends = backends.into_iter().map(BackendSettings::at).collect();
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Ok(Config {
-            listen,
+            listeners: listen.into_iter().map(ListenerSettings::from).collect(),
             backends,
             demo,
             workers: flags.workers.map_or(cores, NonZeroUsize::get),
@@ -333,8 +355,16 @@ impl Config {
                 spare: flags.spare_timeout,
                 tunnel: flags.tunnel_timeout,
                 linger: Duration::from_secs(1),
+                queue: Duration::from_secs(5),
+                drain_delay: Duration::ZERO,
                 drain: flags.drain_timeout,
             },
+            balance: BalanceSettings::default(),
+            passive_health: PassiveHealth::default(),
+            health: None,
+            retries: RetrySettings::default(),
+            load: Load::default(),
+            handover: None,
         })
     }
 }
