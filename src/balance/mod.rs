@@ -6,16 +6,19 @@
 //! - `settings`: what an operator may say about it all;
 //! - `origin`: how a backend is named;
 //! - `spares`: connections kept for the next request;
+//! - `health`: whether a backend is fit for requests;
 //! - `backend`: one backend, with its addresses, spares and counts;
 //! - `rotation`: the order in which backends take turns.
 
 mod backend;
+mod health;
 mod origin;
 mod rotation;
 mod settings;
 mod spares;
 
 pub use backend::{Backend, InFlight};
+pub use health::{Failure, Flip, Health, Standing, Trial, Verdict, Why};
 pub use origin::Origin;
 pub use rotation::Rotation;
 pub use settings::{ActiveHealth, BackendSettings, BalanceSettings, HashKey, PassiveHealth, Policy, RetrySettings};

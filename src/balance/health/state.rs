@@ -1,0 +1,254 @@
+//! The facts about one backend and the rules that judge them.
+//!
+//! Pure: times are milliseconds that were handed in, and nothing here is shared. Two verdicts stand side by side. The
+//! *active* one is believed: down is out, whatever requests show. The *passive* one guesses from what requests met
+//! with, so it ends by itself: an ejection leads to a trial, and a trial that fails to an ejection twice as long.
+
+use super::{Failure, Flip, Verdict, Why};
+use crate::balance::{ActiveHealth, PassiveHealth};
+use std::time::Duration;
+
+/// A trial that has told nothing for so long is given up, and another let through, in milliseconds. The answer to the
+/// first still counts. Well below the response head timeout, and more than an honest answer takes.
+pub(super) const TRIAL_PATIENCE: u64 = 10_000;
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Failures since the last answer.
+    failures: u32,
+    /// How many of them, at the end, were refused connections.
+    refused: u32,
+    /// Ejections since the last answer.
+    ejections: u32,
+    /// Out on passive evidence.
+    pub(super) ejection: Option<Ejection>,
+    /// Out on active evidence.
+    pub(super) is_down: bool,
+    /// Good checks since the last bad one.
+    good: u32,
+    /// Bad checks since the last good one.
+    bad: u32,
+    /// When it came back, until its share is full again.
+    pub(super) ramp: Option<u64>,
+    /// Trials so far.
+    trials: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Ejection {
+    pub(super) why: Why,
+    since: u64,
+    /// When the next trial may be claimed. A claim moves it to when the claim runs out.
+    pub(super) due: u64,
+    /// The trial that is under way.
+    pub(super) trial: Option<Claim>,
+}
+
+/// The number of a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claim(u64);
+
+impl Claim {
+    /// Of a request that is none's trial: it frees no claim, and its failure tells nothing new.
+    pub(super) const NONE: Claim = Claim(0);
+}
+
+impl State {
+    /// Whether there is anything that an answer would make forgotten.
+    pub(super) fn is_marked(&self) -> bool {
+        self.failures > 0 || self.ejections > 0
+    }
+
+    pub(super) fn answered(&mut self, trial: Option<Claim>, now: u64) -> Option<Flip> {
+        if let Some(ejection) = &self.ejection {
+            // Answers to what was asked before the ejection come late, from a backend that nobody can reach any more:
+            // they prove nothing but that a stall is over.
+            if trial.is_none() && ejection.why != Why::Stalled {
+                return None;
+            }
+            let evidence = if trial.is_some() { "it answered its trial" } else { "it answers again" };
+            return self.forgive(now, evidence);
+        }
+        self.forget();
+        None
+    }
+
+    pub(super) fn failed(
+        &mut self,
+        failure: Failure,
+        trial: Option<Claim>,
+        now: u64,
+        settings: &PassiveHealth,
+        may_eject: impl FnOnce(Failure) -> bool,
+    ) -> Option<Flip> {
+        if let Some(ejection) = &self.ejection {
+            // Other requests were sent before the ejection: they are what it is for, and make it no longer.
+            if trial.is_none() || ejection.trial != trial {
+                return None;
+            }
+            return self.failed_trial(failure, now, settings, may_eject);
+        }
+        if !settings.enabled || self.is_down {
+            return None;
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.refused = match failure {
+            Failure::Refused => self.refused.saturating_add(1),
+            Failure::NoAnswer => 0,
+        };
+        let enough = settings.failures.max(1);
+        if self.failures < enough {
+            return None;
+        }
+        // Refusals weigh more, so only an unbroken row of them counts as such.
+        let refused = self.refused >= enough;
+        if !may_eject(if refused { Failure::Refused } else { Failure::NoAnswer }) {
+            return None;
+        }
+        let (why, evidence) = match (refused, self.refused) {
+            (true, n) if n == 1 => (Why::Refused, "a connection was refused".to_owned()),
+            (true, n) => (Why::Refused, format!("{n} connections in a row were refused")),
+            (false, _) if self.failures == 1 => (Why::NoAnswer, "a request was not answered".to_owned()),
+            (false, _) => (Why::NoAnswer, format!("{} requests in a row were not answered", self.failures)),
+        };
+        Some(self.eject(why, now, now, settings, evidence))
+    }
+
+    fn failed_trial(
+        &mut self,
+        failure: Failure,
+        now: u64,
+        settings: &PassiveHealth,
+        may_eject: impl FnOnce(Failure) -> bool,
+    ) -> Option<Flip> {
+        let ejection = self.ejection.take()?;
+        let (why, evidence) = match failure {
+            Failure::Refused => (Why::Refused, "its trial was refused too"),
+            Failure::NoAnswer => (Why::NoAnswer, "its trial was not answered"),
+        };
+        if !settings.enabled || (ejection.why != why && !may_eject(failure)) {
+            self.ramp = Some(now);
+            let evidence = "its trial failed, but that is no reason to keep it out".to_owned();
+            return Some(Flip::Readmitted { after: span(ejection.since, now), evidence });
+        }
+        Some(self.eject(why, ejection.since, now, settings, evidence.to_owned()))
+    }
+
+    pub(super) fn stalled(
+        &mut self,
+        awaited: usize,
+        silence: Duration,
+        now: u64,
+        settings: &PassiveHealth,
+        may_eject: impl FnOnce(Failure) -> bool,
+    ) -> Option<Flip> {
+        if self.ejection.is_some() || self.is_down || !may_eject(Failure::NoAnswer) {
+            return None;
+        }
+        let evidence = format!("{awaited} requests wait, and none was answered for {silence:?}");
+        Some(self.eject(Why::Stalled, now, now, settings, evidence))
+    }
+
+    fn eject(&mut self, why: Why, since: u64, now: u64, settings: &PassiveHealth, evidence: String) -> Flip {
+        let doubled = 2u32.checked_pow(self.ejections).and_then(|times| settings.shortest_ejection.checked_mul(times));
+        let length = doubled.unwrap_or(Duration::MAX).min(settings.longest_ejection);
+        self.ejections = self.ejections.saturating_add(1);
+        self.ramp = None;
+        self.ejection = Some(Ejection { why, since, due: now.saturating_add(milliseconds(length)), trial: None });
+        Flip::Ejected { why, length, evidence }
+    }
+
+    /// One caller gets it, and nobody else before it is settled, abandoned or given up.
+    pub(super) fn claim(&mut self, now: u64) -> Option<Claim> {
+        let ejection = self.ejection.as_mut().filter(|ejection| now >= ejection.due && !self.is_down)?;
+        self.trials += 1;
+        let claim = Claim(self.trials);
+        ejection.trial = Some(claim);
+        ejection.due = now.saturating_add(TRIAL_PATIENCE);
+        Some(claim)
+    }
+
+    /// A trial has told nothing: the next request may try at once.
+    pub(super) fn abandon(&mut self, claim: Claim) {
+        if let Some(ejection) = self.ejection.as_mut().filter(|ejection| ejection.trial == Some(claim)) {
+            ejection.trial = None;
+            ejection.due = 0;
+        }
+    }
+
+    /// There is hope: the trial is due at once, unless one is under way.
+    pub(super) fn hasten(&mut self, now: u64) {
+        if let Some(ejection) = self.ejection.as_mut().filter(|ejection| ejection.trial.is_none()) {
+            ejection.due = ejection.due.min(now);
+        }
+    }
+
+    pub(super) fn checked(&mut self, verdict: &Verdict, now: u64, settings: &ActiveHealth) -> Option<Flip> {
+        match verdict {
+            Verdict::Good(evidence) => {
+                self.bad = 0;
+                self.good = self.good.saturating_add(1);
+                self.hasten(now);
+                if !self.is_down || self.good < settings.rise {
+                    return None;
+                }
+                self.is_down = false;
+                self.ramp = Some(now);
+                Some(Flip::Up { evidence: in_a_row(evidence, self.good, "good") })
+            }
+            Verdict::Bad(evidence) => {
+                self.good = 0;
+                self.bad = self.bad.saturating_add(1);
+                if self.is_down || self.bad < settings.fall {
+                    return None;
+                }
+                self.is_down = true;
+                self.ramp = None;
+                Some(Flip::Down { evidence: in_a_row(evidence, self.bad, "bad") })
+            }
+        }
+    }
+
+    pub(super) fn unchecked(&mut self, now: u64) -> Option<Flip> {
+        (self.good, self.bad) = (0, 0);
+        if !std::mem::take(&mut self.is_down) {
+            return None;
+        }
+        self.ramp = Some(now);
+        Some(Flip::Up { evidence: "it is not checked any more".to_owned() })
+    }
+
+    pub(super) fn forgiven(&mut self, now: u64) -> Option<Flip> {
+        self.forgive(now, "what requests show does not count any more")
+    }
+
+    /// The share that began to grow then is full.
+    pub(super) fn end_ramp(&mut self, since: u64) {
+        if self.ramp == Some(since) {
+            self.ramp = None;
+        }
+    }
+
+    fn forgive(&mut self, now: u64, evidence: &str) -> Option<Flip> {
+        self.forget();
+        let ejection = self.ejection.take()?;
+        self.ramp = Some(now);
+        Some(Flip::Readmitted { after: span(ejection.since, now), evidence: evidence.to_owned() })
+    }
+
+    fn forget(&mut self) {
+        (self.failures, self.refused, self.ejections) = (0, 0, 0);
+    }
+}
+
+fn in_a_row(evidence: &str, count: u32, kind: &str) -> String {
+    if count == 1 { evidence.to_owned() } else { format!("{evidence}, the last of {count} {kind} checks in a row") }
+}
+
+fn span(from: u64, to: u64) -> Duration {
+    Duration::from_millis(to.saturating_sub(from))
+}
+
+pub(super) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,412 @@
+//! What is made of evidence, at times that the tests hand in.
+
+use super::*;
+use std::cell::Cell;
+
+const SLOW: Duration = Duration::from_secs(10);
+const PASSIVE: PassiveHealth = PassiveHealth {
+    enabled: true,
+    failures: 3,
+    shortest_ejection: Duration::from_secs(1),
+    longest_ejection: Duration::from_secs(6),
+    stall_in_flight: 8,
+    stall: Duration::from_millis(500),
+};
+
+/// A backend's health, and a clock that stands where it is put.
+struct Scene {
+    health: Arc<Health>,
+    start: Instant,
+    ms: Cell<u64>,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let start = Instant::now();
+        Scene { health: Arc::new(Health::new(start)), start, ms: Cell::new(0) }
+    }
+
+    fn now(&self) -> Instant {
+        self.start + Duration::from_millis(self.ms.get())
+    }
+
+    fn at(&self, ms: u64) -> &Scene {
+        self.ms.set(ms);
+        self
+    }
+
+    fn standing(&self) -> Standing {
+        self.health.standing(self.now(), SLOW)
+    }
+
+    fn fail(&self, failure: Failure) -> Option<Flip> {
+        self.health.failed(failure, None, self.now(), &PASSIVE, |_| true)
+    }
+
+    fn fail_trial(&self, failure: Failure) -> Option<Flip> {
+        let trial = self.health.claim_trial(self.now()).expect("a trial is due");
+        self.health.failed(failure, Some(trial), self.now(), &PASSIVE, |_| true)
+    }
+
+    fn answer(&self) -> Option<Flip> {
+        self.health.answered(None, self.now())
+    }
+
+    fn refused(self) -> Scene {
+        for _ in 0..3 {
+            self.fail(Failure::Refused);
+        }
+        assert!(matches!(self.standing(), Standing::Ejected(Why::Refused, _)), "{:?}", self.standing());
+        self
+    }
+
+    fn stall(&self, awaited: usize) -> Option<Flip> {
+        self.health.look_for_stall(self.now(), awaited, &PASSIVE, |_| true)
+    }
+
+    fn check(&self, is_good: bool) -> Option<Flip> {
+        let evidence = "GET / answered".to_owned();
+        let verdict = if is_good { Verdict::Good(evidence) } else { Verdict::Bad(evidence) };
+        self.health.checked(&verdict, self.now(), &ActiveHealth::default())
+    }
+}
+
+fn length(flip: Option<Flip>) -> Duration {
+    match flip {
+        Some(Flip::Ejected { length, .. }) => length,
+        other => panic!("no ejection but {other:?}"),
+    }
+}
+
+fn is_in(standing: Standing) -> bool {
+    matches!(standing, Standing::In { .. })
+}
+
+#[test]
+fn three_failures_in_a_row_eject_and_the_evidence_is_said_once() {
+    let rows = [
+        ([Failure::Refused; 3], Why::Refused, "ejected for 1s: 3 connections in a row were refused"),
+        ([Failure::NoAnswer; 3], Why::NoAnswer, "ejected for 1s: 3 requests in a row were not answered"),
+        (
+            [Failure::Refused, Failure::NoAnswer, Failure::Refused],
+            Why::NoAnswer,
+            "ejected for 1s: 3 requests in a row were not answered",
+        ),
+    ];
+    for (failures, why, words) in rows {
+        let scene = Scene::new();
+        assert_eq!((scene.fail(failures[0]), scene.fail(failures[1])), (None, None), "{words}");
+        assert_eq!(scene.standing(), Standing::In { share: 1.0 }, "{words}");
+        assert_eq!(scene.fail(failures[2]).map(|flip| flip.to_string()).as_deref(), Some(words));
+        assert_eq!(scene.standing(), Standing::Ejected(why, scene.now() + Duration::from_secs(1)), "{words}");
+        assert!(scene.health.is_out());
+        assert_eq!(scene.fail(failures[2]), None, "the fourth tells nothing new");
+    }
+}
+
+#[test]
+fn an_answer_in_between_forgives_the_failures_before_it() {
+    let scene = Scene::new();
+    for _ in 0..5 {
+        assert_eq!((scene.fail(Failure::Refused), scene.fail(Failure::NoAnswer)), (None, None));
+        assert_eq!(scene.answer(), None);
+    }
+    assert!(is_in(scene.standing()));
+    assert_eq!(scene.health.word.load(Ordering::Relaxed), 0, "and nothing is left to look at");
+}
+
+#[test]
+fn the_caller_may_forbid_an_ejection_and_is_asked_again_with_the_next_failure() {
+    let scene = Scene::new();
+    let mut asked = Vec::new();
+    let failures = [Failure::NoAnswer, Failure::NoAnswer, Failure::NoAnswer, Failure::Refused, Failure::Refused];
+    for failure in failures.into_iter().chain([Failure::Refused]) {
+        scene.health.failed(failure, None, scene.now(), &PASSIVE, |failure| {
+            asked.push(failure);
+            failure == Failure::Refused
+        });
+    }
+    let expected = [Failure::NoAnswer, Failure::NoAnswer, Failure::NoAnswer, Failure::Refused];
+    assert_eq!(asked, expected, "three refusals in a row are refusals, whatever came before");
+    assert!(matches!(scene.standing(), Standing::Ejected(Why::Refused, _)), "{:?}", scene.standing());
+}
+
+#[test]
+fn passive_evidence_that_is_turned_off_ejects_nobody_and_forgives_who_is_out() {
+    let off = PassiveHealth { enabled: false, ..PASSIVE };
+    let scene = Scene::new();
+    for _ in 0..9 {
+        assert_eq!(scene.health.failed(Failure::Refused, None, scene.now(), &off, |_| true), None);
+    }
+    scene.at(9000);
+    assert_eq!(scene.health.look_for_stall(scene.now(), 99, &off, |_| true), None);
+    assert!(is_in(scene.standing()));
+    let scene = scene.refused();
+    assert!(matches!(scene.health.forgive(scene.now()), Some(Flip::Readmitted { .. })));
+    assert!(is_in(scene.standing()));
+    assert_eq!(scene.health.forgive(scene.now()), None);
+}
+
+#[test]
+fn each_ejection_without_an_answer_in_between_is_twice_as_long_up_to_the_longest() {
+    let scene = Scene::new().refused();
+    let mut lengths = Vec::new();
+    for _ in 0..4 {
+        lengths.push(length(scene.at(scene.ms.get() + 6000).fail_trial(Failure::Refused)).as_secs());
+    }
+    assert_eq!(lengths, [2, 4, 6, 6]);
+    let trial = scene.at(scene.ms.get() + 6000).health.claim_trial(scene.now()).unwrap();
+    let flip = scene.health.answered(Some(trial), scene.now()).unwrap();
+    assert_eq!(flip.to_string(), "readmitted after 30s: it answered its trial");
+    let scene = scene.refused();
+    let Standing::Ejected(_, until) = scene.standing() else { panic!("{:?}", scene.standing()) };
+    assert_eq!(until - scene.now(), Duration::from_secs(1), "an answer makes the first one short again");
+}
+
+#[test]
+fn exactly_one_request_gets_the_trial_and_not_before_it_is_due() {
+    let scene = Scene::new().refused();
+    assert!(scene.at(999).health.claim_trial(scene.now()).is_none());
+    assert_eq!(scene.at(1000).standing(), Standing::TrialDue);
+    let (now, health) = (scene.now(), &scene.health);
+    let claims: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| health.claim_trial(now))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(claims.len(), 1);
+    assert!(matches!(scene.standing(), Standing::Ejected(Why::Refused, _)), "while it is under way");
+}
+
+#[test]
+fn a_healthy_backend_has_no_trials() {
+    assert!(Scene::new().health.claim_trial(Instant::now()).is_none());
+}
+
+#[test]
+fn a_trial_that_tells_nothing_goes_to_the_next_request() {
+    let scene = Scene::new().refused();
+    let trial = scene.at(1000).health.claim_trial(scene.now()).unwrap();
+    drop(trial); // its client left
+    assert_eq!(scene.standing(), Standing::TrialDue);
+    assert!(scene.health.claim_trial(scene.now()).is_some());
+}
+
+#[test]
+fn a_trial_without_end_is_superseded_but_its_answer_still_counts() {
+    let scene = Scene::new().refused();
+    let first = scene.at(1000).health.claim_trial(scene.now()).unwrap();
+    scene.at(1000 + state::TRIAL_PATIENCE - 1);
+    assert!(scene.health.claim_trial(scene.now()).is_none());
+    scene.at(1000 + state::TRIAL_PATIENCE);
+    let second = scene.health.claim_trial(scene.now()).unwrap();
+    let third = scene.at(2000 + 2 * state::TRIAL_PATIENCE).health.claim_trial(scene.now()).unwrap();
+    assert_eq!(scene.health.failed(Failure::NoAnswer, Some(first), scene.now(), &PASSIVE, |_| true), None);
+    assert!(scene.health.answered(Some(second), scene.now()).is_some());
+    drop(third);
+    assert!(is_in(scene.standing()));
+}
+
+#[test]
+fn a_late_answer_to_an_older_request_is_no_trial() {
+    let scene = Scene::new().refused();
+    assert_eq!(scene.answer(), None);
+    assert!(scene.health.is_out());
+}
+
+#[test]
+fn a_last_resort_readmits_or_changes_nothing() {
+    let scene = Scene::new().refused();
+    let before = scene.standing();
+    let resort = scene.health.last_resort();
+    assert_eq!(scene.health.failed(Failure::Refused, Some(resort), scene.now(), &PASSIVE, |_| true), None);
+    drop(scene.health.last_resort());
+    assert_eq!(scene.standing(), before);
+    let resort = scene.health.last_resort();
+    assert!(matches!(scene.health.answered(Some(resort), scene.now()), Some(Flip::Readmitted { .. })));
+}
+
+#[test]
+fn a_trial_that_connects_but_is_not_answered_keeps_it_out_only_if_that_is_allowed() {
+    for is_allowed in [true, false] {
+        let scene = Scene::new().refused();
+        let trial = scene.at(1000).health.claim_trial(scene.now()).unwrap();
+        let flip =
+            scene.health.failed(Failure::NoAnswer, Some(trial), scene.now(), &PASSIVE, |failure| match failure {
+                Failure::Refused => true,
+                Failure::NoAnswer => is_allowed,
+            });
+        assert_eq!(matches!(flip, Some(Flip::Ejected { why: Why::NoAnswer, .. })), is_allowed, "{flip:?}");
+        assert_eq!(scene.health.is_out(), is_allowed);
+    }
+}
+
+#[test]
+fn a_backend_that_comes_back_gets_its_share_by_and_by() {
+    let scene = Scene::new().refused();
+    let trial = scene.at(1000).health.claim_trial(scene.now()).unwrap();
+    scene.health.answered(Some(trial), scene.now());
+    for (ms, percent) in [(1000, 10.0), (6000, 55.0), (10_999, 99.991), (11_000, 100.0), (12_000, 100.0)] {
+        let Standing::In { share } = scene.at(ms).standing() else { panic!("{:?}", scene.standing()) };
+        assert!((share * 100.0 - percent).abs() < 1e-6, "{share} at {ms} ms");
+    }
+    assert_eq!(scene.health.word.load(Ordering::Relaxed), 0, "and then it is as if nothing had been");
+    assert_eq!(scene.at(1001).health.standing(scene.now(), Duration::ZERO), Standing::In { share: 1.0 });
+    assert_eq!(Scene::new().standing(), Standing::In { share: 1.0 }, "not when the process starts");
+}
+
+#[test]
+fn a_backend_that_answers_none_of_many_gets_no_more() {
+    // When it last answered, how many wait, and when: does it stall?
+    let rows = [
+        (0, 8, 499, false),
+        (0, 8, 500, true),
+        (0, 7, 9000, false),
+        (0, 100, 500, true),
+        (400, 8, 899, false),
+        (400, 8, 900, true),
+    ];
+    for (answered, awaited, ms, stalls) in rows {
+        let scene = Scene::new();
+        scene.at(answered).answer();
+        let flip = scene.at(ms).stall(awaited);
+        assert_eq!(flip.is_some(), stalls, "{awaited} wait at {ms}");
+        assert_eq!(matches!(scene.standing(), Standing::Ejected(Why::Stalled, _)), stalls, "{awaited} at {ms}");
+        assert_eq!(scene.stall(awaited), None, "said once");
+    }
+    let scene = Scene::new();
+    let words = scene.at(600).stall(9).unwrap().to_string();
+    assert_eq!(words, "ejected for 1s: 9 requests wait, and none was answered for 600ms");
+}
+
+#[test]
+fn silence_counts_from_when_it_got_something_to_do() {
+    let scene = Scene::new();
+    scene.at(60_000).health.entered(scene.now(), 0);
+    assert_eq!(scene.at(60_400).stall(8), None);
+    scene.health.entered(scene.now(), 3); // it was not idle then, so this renews nothing
+    assert!(scene.at(60_500).stall(8).is_some());
+}
+
+#[test]
+fn any_answer_ends_a_stall_at_once() {
+    let scene = Scene::new();
+    assert!(scene.at(500).stall(8).is_some());
+    let flip = scene.at(600).answer().unwrap();
+    assert_eq!(flip.to_string(), "readmitted after 100ms: it answers again");
+    assert_eq!((scene.standing(), scene.stall(8)), (Standing::In { share: 0.1 }, None));
+}
+
+#[test]
+fn a_stalled_backend_is_tried_like_any_other() {
+    let scene = Scene::new();
+    assert!(scene.at(500).stall(8).is_some());
+    assert_eq!(length(scene.at(1500).fail_trial(Failure::NoAnswer)), Duration::from_secs(2));
+    let trial = scene.at(3500).health.claim_trial(scene.now()).unwrap();
+    assert!(matches!(scene.health.answered(Some(trial), scene.now()), Some(Flip::Readmitted { .. })));
+}
+
+#[test]
+fn a_stall_ejects_only_who_may_be_ejected() {
+    let scene = Scene::new();
+    assert_eq!(scene.at(500).health.look_for_stall(scene.now(), 8, &PASSIVE, |_| false), None);
+    assert!(is_in(scene.standing()));
+}
+
+#[test]
+fn checks_need_to_fall_and_rise_in_a_row() {
+    // After each check: is it out? By default it takes three bad ones, and two good.
+    let rows = [
+        (vec![(false, false), (false, false), (false, true), (true, true), (true, false)], "straight"),
+        (vec![(false, false), (false, false), (true, false), (false, false), (false, false), (false, true)], "mixed"),
+        (
+            vec![
+                (false, false),
+                (false, false),
+                (false, true),
+                (true, true),
+                (false, true),
+                (true, true),
+                (true, false),
+            ],
+            "mixed on the way up",
+        ),
+    ];
+    for (checks, what) in rows {
+        let scene = Scene::new();
+        let mut was_out = false;
+        for (nth, (is_good, is_out)) in checks.into_iter().enumerate() {
+            let flip = scene.check(is_good);
+            assert_eq!(flip.is_some(), is_out != was_out, "{what}, check {nth}: {flip:?}");
+            assert_eq!(scene.standing() == Standing::Down, is_out, "{what}, check {nth}");
+            was_out = is_out;
+        }
+    }
+    let scene = Scene::new();
+    assert_eq!((scene.check(false), scene.check(false)), (None, None));
+    let words = scene.check(false).unwrap().to_string();
+    assert_eq!(words, "down: GET / answered, the last of 3 bad checks in a row");
+}
+
+#[test]
+fn down_means_out_whatever_requests_show_and_up_begins_slowly() {
+    let scene = Scene::new().refused();
+    for _ in 0..3 {
+        scene.check(false);
+    }
+    scene.at(5000);
+    assert_eq!(scene.standing(), Standing::Down);
+    assert!(scene.health.claim_trial(scene.now()).is_none(), "no trial either");
+    assert!(!scene.health.wants_knock(scene.now()));
+    scene.check(true);
+    scene.check(true);
+    assert_eq!(scene.standing(), Standing::TrialDue, "what ejected it has not been disproved");
+
+    let scene = Scene::new();
+    for is_good in [false, false, false, true, true] {
+        scene.check(is_good);
+    }
+    assert_eq!(scene.standing(), Standing::In { share: 0.1 });
+}
+
+#[test]
+fn an_end_of_checks_is_an_end_of_what_they_found() {
+    let scene = Scene::new();
+    assert_eq!(scene.health.unchecked(scene.now()), None);
+    for _ in 0..3 {
+        scene.check(false);
+    }
+    assert!(matches!(scene.health.unchecked(scene.now()), Some(Flip::Up { .. })));
+    assert!(is_in(scene.standing()));
+}
+
+#[test]
+fn a_good_check_makes_the_trial_due_but_takes_it_from_nobody() {
+    let scene = Scene::new().refused();
+    assert_eq!(scene.at(100).check(true), None);
+    assert_eq!(scene.standing(), Standing::TrialDue);
+    let trial = scene.health.claim_trial(scene.now()).unwrap();
+    scene.check(true);
+    assert!(scene.health.claim_trial(scene.now()).is_none());
+    assert!(scene.health.answered(Some(trial), scene.now()).is_some());
+}
+
+#[test]
+fn a_knock_is_wanted_where_nobody_listened_until_somebody_does() {
+    let scene = Scene::new();
+    assert!(!scene.health.wants_knock(scene.now()));
+    let scene = scene.refused();
+    assert!(scene.health.wants_knock(scene.now()));
+    scene.at(10).health.opened(scene.now());
+    assert_eq!(scene.standing(), Standing::TrialDue);
+    assert!(!scene.health.wants_knock(scene.now()));
+    let flip = scene.fail_trial(Failure::NoAnswer);
+    assert!(matches!(flip, Some(Flip::Ejected { why: Why::NoAnswer, .. })), "{flip:?}");
+    assert!(!scene.health.wants_knock(scene.now()), "a door that opens is not the trouble now");
+}
+
+#[test]
+fn a_knock_at_a_healthy_backend_changes_nothing() {
+    let scene = Scene::new();
+    scene.health.opened(scene.now());
+    assert_eq!(scene.standing(), Standing::In { share: 1.0 });
+}
