@@ -30,6 +30,8 @@ pub struct Outcome<'a> {
     pub status: u16,
     /// Bytes of the response body that went out.
     pub bytes: u64,
+    /// In the queue for a place at a backend; `None` if it did not wait.
+    pub queued: Option<Duration>,
     /// From the choice of a backend to the connection; `None` for a spare.
     pub connect: Option<Duration>,
     /// From the request's last byte to the response's first.
@@ -170,7 +172,7 @@ pub fn write_line(outcome: &Outcome<'_>, clock: &mut Clock, out: &mut Vec<u8>) {
     }
     write_to(out, format_args!("\" {} {}B ", outcome.status, outcome.bytes));
     milliseconds(outcome.total, out);
-    let parts = [("connect", outcome.connect), ("wait", outcome.wait)];
+    let parts = [("queue", outcome.queued), ("connect", outcome.connect), ("wait", outcome.wait)];
     let known = parts.into_iter().filter_map(|(name, duration)| Some((name, duration?)));
     for (nth, (name, duration)) in known.clone().enumerate() {
         write_to(out, format_args!("{}{name} ", if nth == 0 { " (" } else { " " }));

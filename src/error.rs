@@ -3,6 +3,7 @@
 //! Every way in which an exchange can go wrong is one line of one table. The same word stands in the access log, in
 //! the counters and in the answer's body, so that an operator who sees one can search for the others.
 
+use crate::balance::Failure;
 use crate::http::Flaw;
 use crate::net::is_shortage;
 use std::io::{self, ErrorKind};
@@ -92,12 +93,35 @@ reasons! {
     BackendBodyTimeout: "backend-body-timeout", Backend, 504;
     /// A fault of this program. The log says where.
     Internal: "internal-error", Us, 500;
+    /// All backends are full, and so is the queue before them.
+    QueueFull: "queue-full", Us, 503;
+    /// No place at a backend became free in time.
+    QueueTimeout: "queue-timeout", Us, 503;
     /// No backend is in the rotation.
     NoBackend: "no-backend", Us, 503;
     /// This process has run out of descriptors or ports, and could free none.
     OutOfDescriptors: "out-of-descriptors", Us, 503;
     /// The drain timeout ended before the exchange did.
     Shutdown: "shutdown", Us, 503;
+}
+
+impl Reason {
+    /// What it shows of the backend that was asked, if anything.
+    pub fn failure(self) -> Option<Failure> {
+        if matches!(self, Reason::BackendRefused | Reason::BackendUnreachable | Reason::BackendConnectTimeout) {
+            Some(Failure::Refused)
+        } else if matches!(
+            self,
+            Reason::BackendClosedBeforeResponse
+                | Reason::BackendCutHead
+                | Reason::BackendBadResponse
+                | Reason::BackendHeadTimeout
+        ) {
+            Some(Failure::NoAnswer)
+        } else {
+            None
+        }
+    }
 }
 
 /// What went wrong.

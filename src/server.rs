@@ -1,7 +1,7 @@
 //! Start everything; drain; stop.
 
 use crate::access_log::AccessLog;
-use crate::balance::{Backend, Rotation};
+use crate::balance::{Backend, BackendSettings, Queue, Rotation};
 use crate::config::{AccessLogFormat, Config};
 use crate::error::Reason;
 use crate::exchange::{Client, Counts, Desk, Shared};
@@ -107,7 +107,9 @@ impl Balancer {
         let system = |what| move |error| StartError::System(what, error);
         let addresses = bound.addresses().map_err(system("the listeners"))?;
         let most = config.max_connections.unwrap_or(descriptors.saturating_sub(RESERVE)).max(1);
-        let rotation = Rotation::new(resolve(&config)?);
+        let queue = Arc::<Queue>::default();
+        let backends = resolve(&config, &queue)?;
+        let rotation = Rotation::new(backends, Arc::clone(&queue), &config.balance, config.passive_health);
         let listeners = Listeners::new(bound).map_err(system("the listeners"))?;
         let (access_log, log_writer) = match config.access_log {
             AccessLogFormat::Off => (None, None),
@@ -118,6 +120,7 @@ impl Balancer {
         };
         let shared = Arc::new(Shared {
             rotation,
+            queue,
             lot: Lot::new(descriptors).map_err(system("the lot"))?,
             access_log,
             connections: Headcount::default(),
@@ -159,17 +162,17 @@ impl Balancer {
         let sum = |count: fn(&Counts) -> &AtomicUsize| -> usize {
             shared.counts.iter().map(|counts| count(counts).load(Ordering::Acquire)).sum()
         };
-        let backends = shared.rotation.backends();
+        let backends = || shared.rotation.members().iter().map(|member| &member.backend);
         let exchanges = sum(|counts| &counts.ended); // before those begun, so that the difference is never negative
         Counters {
             connections: shared.connections.count(),
             exchanges,
             in_flight: sum(|counts| &counts.begun).saturating_sub(exchanges),
             parked: shared.lot.parked(),
-            dials: backends.iter().map(|backend| backend.dials()).sum(),
-            spares_reused: backends.iter().map(|backend| backend.spares_reused_and_dead().0).sum(),
-            spares_dead: backends.iter().map(|backend| backend.spares_reused_and_dead().1).sum(),
-            spares: backends.iter().map(|backend| backend.spares()).sum(),
+            dials: backends().map(|backend| backend.dials()).sum(),
+            spares_reused: backends().map(|backend| backend.spares_reused_and_dead().0).sum(),
+            spares_dead: backends().map(|backend| backend.spares_reused_and_dead().1).sum(),
+            spares: backends().map(|backend| backend.spares()).sum(),
             panics: sum(|counts| &counts.panics),
             baton_waits: shared.lot.baton_waits(),
             log_lines_dropped: shared.access_log.as_ref().map_or(0, AccessLog::dropped),
@@ -221,12 +224,13 @@ impl Drop for Balancer {
     }
 }
 
-fn resolve(config: &Config) -> Result<Vec<Arc<Backend>>, StartError> {
-    let backend = |settings: &crate::balance::BackendSettings| {
+fn resolve(config: &Config, queue: &Arc<Queue>) -> Result<Vec<(Arc<Backend>, BackendSettings)>, StartError> {
+    let backend = |settings: &BackendSettings| {
         let origin = &settings.origin;
         let addresses = origin.resolve().map_err(|error| StartError::Resolve(origin.to_string(), error))?;
         let none = || StartError::Resolve(origin.to_string(), io::ErrorKind::NotFound.into());
-        Backend::new(origin.clone(), addresses).map(Arc::new).ok_or_else(none)
+        let backend = Backend::new(origin.clone(), addresses, queue).ok_or_else(none)?;
+        Ok((Arc::new(backend), settings.clone()))
     };
     config.backends.iter().map(backend).collect()
 }

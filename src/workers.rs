@@ -33,9 +33,11 @@ fn work(shared: &Arc<Shared>, worker: usize) {
     while let Some(mut baton) = shared.lot.lead() {
         let Some(now) = lead(&mut baton, &mut ready, &mut desk, shared, &mut swept) else { return };
         drop(baton);
+        answer_calls(&mut desk, shared);
         for client in ready.drain(..) {
             desk.clear(now, Budget::Whole);
             take_turns(client, &mut desk, shared);
+            answer_calls(&mut desk, shared);
         }
         desk.hand_over_lines();
     }
@@ -78,11 +80,28 @@ fn lead(
             }
             desk.hand_over_lines();
         }
+        if shared.queue.has_called() {
+            return Some(now);
+        }
     }
 }
 
 /// How often spares are looked at, by whoever leads.
 const SWEEP: Duration = Duration::from_millis(100);
+
+/// Gives those a turn who have been given a place at a backend: by the turn before, that is, by somebody who left one.
+fn answer_calls(desk: &mut Desk, shared: &Arc<Shared>) {
+    loop {
+        let called = shared.queue.take_called();
+        if called.is_empty() {
+            return;
+        }
+        for client in called.into_iter().filter_map(|whom| shared.lot.call(whom)) {
+            desk.clear(Instant::now(), Budget::Whole);
+            take_turns(client, desk, shared);
+        }
+    }
+}
 
 /// Gives a client its turn, and another if what it waits for came meanwhile.
 fn take_turns(mut client: Box<Client>, desk: &mut Desk, shared: &Arc<Shared>) {

@@ -1,7 +1,8 @@
 //! One backend, with its addresses, spares and counts.
 
-use super::Origin;
+use super::queue::Queue;
 use super::spares::{Need, Spares};
+use super::{Health, Origin};
 use crate::net::Connection;
 use std::io;
 use std::net::SocketAddr;
@@ -20,14 +21,19 @@ pub struct Backend {
     addresses: Vec<SocketAddr>,
     /// Which of them answered last.
     preferred: AtomicUsize,
+    /// Whether it is fit for requests.
+    pub health: Arc<Health>,
     spares: Spares,
     in_flight: AtomicUsize,
+    /// Those of them that it has not answered yet.
+    awaited: AtomicUsize,
     dials: AtomicUsize,
+    queue: Arc<Queue>,
 }
 
 impl Backend {
-    /// A backend at these addresses; `None` if there are none.
-    pub fn new(origin: Origin, addresses: Vec<SocketAddr>) -> Option<Backend> {
+    /// A backend at these addresses; `None` if there are none. Its places are handed to those who wait in `queue`.
+    pub fn new(origin: Origin, addresses: Vec<SocketAddr>, queue: &Arc<Queue>) -> Option<Backend> {
         if addresses.is_empty() {
             return None;
         }
@@ -36,10 +42,24 @@ impl Backend {
             origin,
             addresses,
             preferred: AtomicUsize::new(0),
+            health: Arc::new(Health::new(Instant::now())),
             spares: Spares::new(),
             in_flight: AtomicUsize::new(0),
+            awaited: AtomicUsize::new(0),
             dials: AtomicUsize::new(0),
+            queue: Arc::clone(queue),
         })
+    }
+
+    /// Counts an exchange in, unless `limit` are with it already.
+    pub(super) fn enter(self: &Arc<Backend>, limit: Option<usize>, now: Instant) -> Option<InFlight> {
+        let below = |count: usize| (count < limit.unwrap_or(usize::MAX)).then_some(count + 1);
+        match limit {
+            None => _ = self.in_flight.fetch_add(1, Ordering::Relaxed),
+            Some(_) => _ = self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, below).ok()?,
+        }
+        self.health.entered(now, self.awaited.fetch_add(1, Ordering::Relaxed));
+        Some(InFlight { backend: Arc::clone(self), awaited: true })
     }
 
     /// A kept connection, bound to whoever waits under `client`.
@@ -112,6 +132,11 @@ impl Backend {
         self.spares.count()
     }
 
+    /// Exchanges that wait for its answer now.
+    pub(super) fn awaited(&self) -> usize {
+        self.awaited.load(Ordering::Relaxed)
+    }
+
     /// Exchanges that are with this backend now.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
@@ -120,13 +145,25 @@ impl Backend {
 
 /// An exchange that is with a backend, as long as this value lives.
 #[derive(Debug)]
-pub struct InFlight(Arc<Backend>);
+pub struct InFlight {
+    backend: Arc<Backend>,
+    /// No answer has come yet.
+    awaited: bool,
+}
 
 impl InFlight {
-    /// Counts one in.
-    pub fn new(backend: Arc<Backend>) -> InFlight {
-        backend.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(backend)
+    /// The backend has answered: a whole head has come.
+    pub fn is_answered(&mut self) {
+        if std::mem::take(&mut self.awaited) {
+            self.backend.awaited.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The request begins anew, with the same backend.
+    pub fn is_awaited(&mut self) {
+        if !std::mem::replace(&mut self.awaited, true) {
+            self.backend.awaited.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -134,12 +171,17 @@ impl std::ops::Deref for InFlight {
     type Target = Backend;
 
     fn deref(&self) -> &Backend {
-        &self.0
+        &self.backend
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.is_answered();
+        // Counted out first, and then looked whether anybody waits: see `Queue`.
+        self.backend.in_flight.fetch_sub(1, Ordering::SeqCst);
+        if self.backend.queue.length() > 0 {
+            self.backend.queue.serve(&self.backend);
+        }
     }
 }

@@ -8,11 +8,13 @@
 //! - `spares`: connections kept for the next request;
 //! - `health`: whether a backend is fit for requests;
 //! - `backend`: one backend, with its addresses, spares and counts;
+//! - `queue`: where requests wait for a place at one;
 //! - `rotation`: the order in which backends take turns.
 
 mod backend;
 mod health;
 mod origin;
+mod queue;
 mod rotation;
 mod settings;
 mod spares;
@@ -20,6 +22,7 @@ mod spares;
 pub use backend::{Backend, InFlight};
 pub use health::{Failure, Flip, Health, Standing, Trial, Verdict, Why};
 pub use origin::Origin;
-pub use rotation::Rotation;
+pub use queue::{Queue, Waiting};
+pub use rotation::{Member, Pick, Rotation, Unserved};
 pub use settings::{ActiveHealth, BackendSettings, BalanceSettings, HashKey, PassiveHealth, Policy, RetrySettings};
 pub use spares::Need;

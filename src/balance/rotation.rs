@@ -3,48 +3,232 @@
 //! One atomic counter, and every request takes the next number: `fetch_add` gives each to exactly one worker. (The
 //! tempting alternative, read the cursor, choose, store it back modulo the count, gives the same turn to two workers
 //! that read at once.) N requests over k backends differ by at most one per backend, in whatever order they come.
+//!
+//! A turn that falls to a backend which can't take it (ejected, full, tried already) goes to one of the others, by a
+//! second counter: were it simply the next in the order, a dead backend's neighbour would get a double share.
 
-use super::Backend;
+use super::backend::InFlight;
+use super::queue::{Queue, Waiting};
+use super::{Backend, BackendSettings, BalanceSettings, Failure, Flip, PassiveHealth, Standing, Trial};
+use crate::net::Caller;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// The backends in their order.
 #[derive(Debug)]
 pub struct Rotation {
-    backends: Vec<Arc<Backend>>,
+    members: Arc<[Member]>,
     turn: AtomicUsize,
-    /// Spreads second choices: were they simply the next in the order, a dead backend's neighbour would get all of them.
+    /// Spreads second choices.
     spread: AtomicUsize,
+    queue: Arc<Queue>,
+    /// Most that wait in it.
+    queue_limit: usize,
+    slow_start: Duration,
+    passive: PassiveHealth,
+    born: Instant,
+    /// When it was last said that every backend is ejected, in seconds since `born`, from 1.
+    last_cry: AtomicU64,
+}
+
+/// A backend, and what was said about its place among the others.
+#[derive(Debug)]
+pub struct Member {
+    /// The backend.
+    pub backend: Arc<Backend>,
+    /// Most exchanges at once; `None`: no limit.
+    pub max_in_flight: Option<usize>,
+}
+
+impl Member {
+    pub(super) fn try_enter(&self, now: Instant) -> Option<InFlight> {
+        self.backend.enter(self.max_in_flight, now)
+    }
+
+    /// Whether it is known to be full. It may not be a moment later.
+    fn is_full(&self) -> bool {
+        self.max_in_flight.is_some_and(|most| self.backend.in_flight() >= most)
+    }
+}
+
+/// Whose turn it is.
+#[derive(Debug)]
+pub struct Pick {
+    /// The backend's place in the order.
+    pub nth: usize,
+    /// The exchange, counted in.
+    pub place: InFlight,
+    /// The request tells whether the backend is fit again.
+    pub trial: Option<Trial>,
+}
+
+/// Why nobody's turn it is.
+#[derive(Debug)]
+pub enum Unserved {
+    /// All who could serve are full: there is a place in the queue.
+    Wait(Waiting),
+    /// All who could serve are full, and so is the queue.
+    QueueFull,
+    /// There is nobody who could.
+    Nobody,
 }
 
 impl Rotation {
     /// A rotation over these backends, beginning with the first.
-    pub fn new(backends: Vec<Arc<Backend>>) -> Rotation {
-        Rotation { backends, turn: AtomicUsize::new(0), spread: AtomicUsize::new(0) }
+    pub fn new(
+        members: impl IntoIterator<Item = (Arc<Backend>, BackendSettings)>,
+        queue: Arc<Queue>,
+        balance: &BalanceSettings,
+        passive: PassiveHealth,
+    ) -> Rotation {
+        let member = |(backend, settings): (Arc<Backend>, BackendSettings)| Member {
+            backend,
+            max_in_flight: settings.max_in_flight,
+        };
+        Rotation {
+            members: members.into_iter().map(member).collect(),
+            turn: AtomicUsize::new(0),
+            spread: AtomicUsize::new(0),
+            queue,
+            queue_limit: balance.queue,
+            slow_start: balance.slow_start,
+            passive,
+            born: Instant::now(),
+            last_cry: AtomicU64::new(0),
+        }
     }
 
-    /// Whose turn it is. For a request that has been tried elsewhere: one of the backends that have not been, without
-    /// taking another turn. `None`: there is none.
-    pub fn next(&self, tried: &[usize]) -> Option<(usize, &Arc<Backend>)> {
+    /// Whose turn it is. A request that has been tried elsewhere goes to a backend where it has not been, without taking
+    /// another turn. `whom`: to be called when a place becomes free.
+    ///
+    /// # Errors
+    /// A place in the queue, or why there is none.
+    pub fn next(&self, tried: &[usize], whom: Caller, now: Instant) -> Result<Pick, Unserved> {
+        // Whoever waits already goes first.
+        let may_enter = self.queue.length() == 0;
         if tried.is_empty() {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(self.backends.len())?;
-            return Some((turn, &self.backends[turn]));
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let nth = turn.checked_rem(self.members.len()).ok_or(Unserved::Nobody)?;
+            let member = &self.members[nth];
+            let takes_it = match self.standing(member, now) {
+                Standing::In { share } => share >= 1.0 || fraction(turn) < share,
+                Standing::TrialDue => {
+                    if let Some(pick) = self.try_out(nth, now) {
+                        return Ok(pick);
+                    }
+                    false
+                }
+                Standing::Ejected(..) | Standing::Down => false,
+            };
+            if takes_it
+                && may_enter
+                && let Some(place) = member.try_enter(now)
+            {
+                return Ok(Pick { nth, place, trial: None });
+            }
         }
-        let untried = || self.backends.iter().enumerate().filter(|(nth, _)| !tried.contains(nth));
-        let nth = self.spread.fetch_add(1, Ordering::Relaxed).checked_rem(untried().count())?;
-        untried().nth(nth)
+        let fit = |nth: &usize| !tried.contains(nth) && self.is_in(*nth, now);
+        if may_enter {
+            let free = || (0..self.members.len()).filter(fit).filter(|&nth| !self.members[nth].is_full());
+            if let Some(offset) = self.spread.fetch_add(1, Ordering::Relaxed).checked_rem(free().count()) {
+                // One that has filled up this moment is passed over.
+                let in_turn = free().skip(offset).chain(free().take(offset));
+                if let Some(pick) = in_turn.filter_map(|nth| self.enter(nth, now)).next() {
+                    return Ok(pick);
+                }
+            }
+        }
+        if (0..self.members.len()).any(|nth| fit(&nth)) {
+            let barred = (0..self.members.len()).filter(|nth| !fit(nth)).collect();
+            let waiting = self.queue.join(whom, &self.members, barred, self.queue_limit, now);
+            return Err(waiting.map_or(Unserved::QueueFull, Unserved::Wait));
+        }
+        self.last_resort(tried, now).ok_or(Unserved::Nobody)
+    }
+
+    fn enter(&self, nth: usize, now: Instant) -> Option<Pick> {
+        Some(Pick { nth, place: self.members[nth].try_enter(now)?, trial: None })
+    }
+
+    /// The request that shows whether an ejected backend is fit again.
+    fn try_out(&self, nth: usize, now: Instant) -> Option<Pick> {
+        let member = &self.members[nth];
+        let trial = member.backend.health.claim_trial(now)?;
+        Some(Pick { nth, place: member.try_enter(now)?, trial: Some(trial) })
+    }
+
+    /// Passive evidence has emptied the rotation: it is not trusted that far.
+    fn last_resort(&self, tried: &[usize], now: Instant) -> Option<Pick> {
+        let ejected = || {
+            let members = self.members.iter().enumerate().filter(|(nth, _)| !tried.contains(nth));
+            members.filter(|(_, member)| !matches!(self.standing(member, now), Standing::Down)).map(|(nth, _)| nth)
+        };
+        let offset = self.spread.fetch_add(1, Ordering::Relaxed).checked_rem(ejected().count())?;
+        let nth = ejected().nth(offset)?;
+        let pick = self.try_out(nth, now).or_else(|| {
+            let trial = self.members[nth].backend.health.last_resort();
+            Some(Pick { nth, place: self.members[nth].try_enter(now)?, trial: Some(trial) })
+        });
+        let second = now.saturating_duration_since(self.born).as_secs() + 1;
+        if tried.is_empty() && self.last_cry.swap(second, Ordering::Relaxed) != second {
+            log::warn!("no backend is fit for requests: they are tried all the same");
+        }
+        pick
+    }
+
+    fn is_in(&self, nth: usize, now: Instant) -> bool {
+        matches!(self.standing(&self.members[nth], now), Standing::In { .. })
+    }
+
+    fn standing(&self, member: &Member, now: Instant) -> Standing {
+        let backend = &member.backend;
+        let stall = backend.health.look_for_stall(now, backend.awaited(), &self.passive, |_| self.may_eject());
+        tell(stall, backend);
+        backend.health.standing(now, self.slow_start)
+    }
+
+    /// Never more than half of the backends are ejected on evidence that might as well be the requests' doing.
+    fn may_eject(&self) -> bool {
+        let out = self.members.iter().filter(|member| member.backend.health.is_out()).count();
+        (out + 1) * 2 <= self.members.len()
+    }
+
+    /// A backend has answered: a whole head has come.
+    pub fn answered(&self, place: &mut InFlight, trial: Option<Trial>, now: Instant) {
+        place.is_answered();
+        tell(place.health.answered(trial, now), place);
+    }
+
+    /// A request has met with a failure that is the backend's doing.
+    pub fn failed(&self, backend: &Backend, failure: Failure, trial: Option<Trial>, now: Instant) {
+        // Who refuses connections is down for certain.
+        let may_eject = |failure| failure == Failure::Refused || self.may_eject();
+        tell(backend.health.failed(failure, trial, now, &self.passive, may_eject), backend);
     }
 
     /// All backends.
-    pub fn backends(&self) -> &[Arc<Backend>] {
-        &self.backends
+    pub fn members(&self) -> &[Member] {
+        &self.members
     }
 
     /// Housekeeping, once a tick.
     pub fn sweep(&self, now: Instant) {
-        for backend in &self.backends {
-            backend.sweep(now);
+        for member in self.members.iter() {
+            member.backend.sweep(now);
         }
     }
+}
+
+fn tell(flip: Option<Flip>, backend: &Backend) {
+    if let Some(flip) = flip {
+        flip.tell(&backend.name);
+    }
+}
+
+/// A number from 0 to 1, spread evenly: turns that follow each other get fractions that don't.
+fn fraction(turn: usize) -> f64 {
+    // Weyl's sequence: the multiples of the golden ratio.
+    let step = (turn as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (step >> 32) as f64 / f64::from(u32::MAX)
 }

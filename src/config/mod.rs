@@ -237,6 +237,18 @@ struct Flags {
     #[arg(long, value_name = "NET", help_heading = "Forwarding")]
     trusted_proxy: Vec<Network>,
 
+    /// Most exchanges at once at each backend; more wait in the queue. No limit if not given
+    #[arg(long, value_name = "N", value_parser = count, help_heading = "Load")]
+    max_in_flight: Option<NonZeroUsize>,
+
+    /// Most requests that wait for a place at a backend, up to 1000000; beyond it 503
+    #[arg(long, value_name = "N", value_parser = queue_length, default_value = "1000", help_heading = "Load")]
+    queue: usize,
+
+    /// A place at a backend, from the end of the queue; then 503
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s", help_heading = "Load")]
+    queue_timeout: Duration,
+
     /// A new connection, until its first byte; then it is closed
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s", help_heading = "Timeouts")]
     first_byte_timeout: Duration,
@@ -324,7 +336,9 @@ impl Config {
             ));
         }
         let listen = if flags.listen.is_empty() { vec![([127, 0, 0, 1], 8080).into()] } else { flags.listen };
-        let backends = backends.into_iter().map(BackendSettings::at).collect();
+        let max_in_flight = flags.max_in_flight.map(NonZeroUsize::get);
+        let backend = |origin| BackendSettings { max_in_flight, ..BackendSettings::at(origin) };
+        let backends = backends.into_iter().map(backend).collect();
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Ok(Config {
             listeners: listen.into_iter().map(ListenerSettings::from).collect(),
@@ -355,11 +369,11 @@ impl Config {
                 spare: flags.spare_timeout,
                 tunnel: flags.tunnel_timeout,
                 linger: Duration::from_secs(1),
-                queue: Duration::from_secs(5),
+                queue: flags.queue_timeout,
                 drain_delay: Duration::ZERO,
                 drain: flags.drain_timeout,
             },
-            balance: BalanceSettings::default(),
+            balance: BalanceSettings { queue: flags.queue, ..BalanceSettings::default() },
             passive_health: PassiveHealth::default(),
             health: None,
             retries: RetrySettings::default(),
@@ -383,6 +397,11 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 fn count(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| "it takes a number, of at least 1".to_owned())
+}
+
+fn queue_length(text: &str) -> Result<usize, String> {
+    let length = text.parse().ok().filter(|length| *length <= 1_000_000);
+    length.ok_or_else(|| "it takes a number from 0 to 1000000".to_owned())
 }
 
 /// More workers than this only wait for each other; a thousand is beyond any machine that this was thought for.

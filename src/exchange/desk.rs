@@ -2,7 +2,7 @@
 
 use super::Client;
 use crate::access_log::{self, AccessLog, Outcome};
-use crate::balance::Rotation;
+use crate::balance::{Queue, Rotation};
 use crate::config::Config;
 use crate::http::CHUNK_HEAD_ROOM;
 use crate::net::{Connection, Headcount, Lot};
@@ -19,6 +19,8 @@ pub struct Shared {
     pub config: Config,
     /// Whose turn it is.
     pub rotation: Rotation,
+    /// Who waits for a place at a backend.
+    pub queue: Arc<Queue>,
     /// Where visits wait.
     pub lot: Lot<Client>,
     /// Where finished exchanges are told of.

@@ -1,17 +1,18 @@
 //! The way to one backend: whom to ask, and the connection over which it is asked.
 
 use super::desk::{Desk, Shared};
-use crate::balance::{Backend, InFlight, Need, Origin};
+use crate::balance::{Backend, InFlight, Need, Origin, Pick, Trial};
 use crate::error::Fault;
 use crate::http::ForwardedRequest;
 use crate::net::{Connection, is_out_of_descriptors};
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Whom to ask, and how.
 pub(super) struct Asked {
-    backend: Arc<Backend>,
+    pub(super) place: InFlight,
+    /// The request tells whether the backend is fit again.
+    pub(super) trial: Option<Trial>,
     /// What a spare would have to be; `None`: only a new connection will do.
     pub(super) spare: Option<Need>,
     /// Which of the backend's addresses a new connection goes to.
@@ -22,31 +23,29 @@ pub(super) struct Asked {
 
 impl Asked {
     /// A backend whose turn it is: over a spare that fits, or else by a new connection.
-    pub(super) fn of_rotation(backend: &Arc<Backend>, need: Need) -> Asked {
+    pub(super) fn of_rotation(pick: Pick, need: Need) -> Asked {
         Asked {
-            backend: Arc::clone(backend),
             spare: Some(need),
-            address: backend.preferred_address(),
-            addresses_left: backend.address_count() - 1,
+            address: pick.place.preferred_address(),
+            addresses_left: pick.place.address_count() - 1,
+            place: pick.place,
+            trial: pick.trial,
         }
     }
 
     /// Goes on to the backend's next address, by a new connection. `false`: there is none.
     pub(super) fn try_next_address(&mut self) -> bool {
         let Some(left) = self.addresses_left.checked_sub(1) else { return false };
-        *self = Asked {
-            backend: Arc::clone(&self.backend),
-            spare: None,
-            address: (self.address + 1) % self.backend.address_count(),
-            addresses_left: left,
-        };
+        self.spare = None;
+        self.address = (self.address + 1) % self.place.address_count();
+        self.addresses_left = left;
         true
     }
 }
 
 /// A connection to a backend, for one exchange.
 pub(super) struct Leg {
-    backend: InFlight,
+    pub(super) asked: Asked,
     pub(super) connection: Connection,
     pub(super) kind: Kind,
     pub(super) since: Instant,
@@ -64,17 +63,23 @@ pub(super) enum Kind {
 
 impl Leg {
     /// A spare, or a new connection.
-    pub(super) fn to(asked: &Asked, client: &Connection, desk: &Desk) -> Result<Leg, Fault> {
-        let backend = &asked.backend;
+    ///
+    /// # Errors
+    /// Why there is none, and whom it would have been to.
+    pub(super) fn to(asked: Asked, client: &Connection, desk: &Desk) -> Result<Leg, (Asked, Fault)> {
+        let backend = &*asked.place;
         let spare = asked.spare.and_then(|need| backend.spare(client, need, desk.now));
         let (connection, kind) = match spare {
             Some((connection, rested)) => (connection, Kind::Spare { rested }),
             None => {
                 let address = asked.address;
-                (dial(backend, address, client, &desk.shared)?, Kind::Fresh { address })
+                match dial(backend, address, client, &desk.shared) {
+                    Ok(connection) => (connection, Kind::Fresh { address }),
+                    Err(fault) => return Err((asked, fault)),
+                }
             }
         };
-        Ok(Leg { backend: InFlight::new(Arc::clone(backend)), connection, kind, since: desk.now, connect: None })
+        Ok(Leg { asked, connection, kind, since: desk.now, connect: None })
     }
 
     /// Whether it was kept from an earlier exchange.
@@ -94,13 +99,13 @@ impl Leg {
         sent: usize,
         now: Instant,
     ) -> io::Result<(usize, usize)> {
-        let Origin { prefix, authority, .. } = &self.backend.origin;
+        let Origin { prefix, authority, .. } = &self.asked.place.origin;
         let pieces = behind(head.pieces(prefix, authority), sent);
         let wanted: usize = pieces.iter().map(|piece| piece.len()).sum();
         let taken = self.connection.write(&pieces)?;
         if let (Kind::Fresh { address }, None) = (self.kind, self.connect) {
             self.connect = Some(now.saturating_duration_since(self.since));
-            self.backend.prefer(address);
+            self.asked.place.prefer(address);
         }
         Ok((taken, wanted - taken))
     }
@@ -108,13 +113,13 @@ impl Leg {
     /// The backend has closed it without a byte of an answer.
     pub(super) fn was_closed(&self, now: Instant) {
         if let Kind::Spare { rested } = self.kind {
-            self.backend.note_closed_spare(now.saturating_duration_since(rested));
+            self.asked.place.note_closed_spare(now.saturating_duration_since(rested));
         }
     }
 
     /// Keeps the connection for another exchange.
     pub(super) fn rest(self, now: Instant, life: Duration) {
-        self.backend.rest(self.connection, now, life);
+        self.asked.place.rest(self.connection, now, life);
     }
 }
 

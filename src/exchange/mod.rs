@@ -256,6 +256,7 @@ impl Client {
             id,
             status,
             bytes: 0,
+            queued: None,
             connect: None,
             wait: None,
             total: std::time::Duration::ZERO,
@@ -360,7 +361,7 @@ impl Shared {
     /// Frees a descriptor: the oldest spare's, else that of the client that has been idle longest. `false`: there is
     /// neither.
     pub fn make_room(&self) -> bool {
-        self.rotation.backends().iter().any(|backend| backend.close_oldest_spare())
+        self.rotation.members().iter().any(|member| member.backend.close_oldest_spare())
             || self.lot.take_oldest_idle(Client::rests_since).is_some()
     }
 }

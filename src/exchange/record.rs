@@ -19,6 +19,8 @@ pub(super) struct Record {
     pub(super) backend: Option<Arc<str>>,
     /// How many backends were asked.
     pub(super) tries: u32,
+    /// How long it waited for a place at a backend.
+    pub(super) queued: Duration,
     /// How long the last connection took to come about.
     pub(super) connect: Option<Duration>,
     /// From the request's last byte to the first head of an answer.
@@ -27,7 +29,16 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn new(client: SocketAddr, desk: &Desk) -> Record {
-        Record { client, began: desk.now, status: 0, backend: None, tries: 0, connect: None, wait: None }
+        Record {
+            client,
+            began: desk.now,
+            status: 0,
+            backend: None,
+            tries: 0,
+            queued: Duration::ZERO,
+            connect: None,
+            wait: None,
+        }
     }
 
     /// Counts the exchange out of the books, with a line in the log.
@@ -45,6 +56,7 @@ impl Record {
             id: head.id(),
             status,
             bytes,
+            queued: Some(self.queued).filter(|queued| !queued.is_zero()),
             connect: self.connect,
             wait: self.wait,
             total: self.began.elapsed(),

@@ -12,7 +12,7 @@ use super::record::Record;
 use super::stop::{Stop, Wait};
 use super::tunnel::{Direction, Tunnel};
 use super::upload::{Sending, Upload};
-use crate::balance::Need;
+use crate::balance::{Failure, Need, Pick, Trial, Unserved, Waiting};
 use crate::config::HalfClose;
 use crate::error::{Fault, Reason};
 use crate::http::{
@@ -28,7 +28,9 @@ use std::time::{Duration, Instant};
 pub(super) struct Exchange {
     traits: Traits,
     upload: Upload,
-    /// The backend that is asked, and how.
+    /// A place in the queue, while every backend that could serve is full.
+    waiting: Option<Waiting>,
+    /// The backend that is to be asked, and how; once there is a connection, the leg has it.
     asked: Option<Asked>,
     leg: Option<Leg>,
     /// The backends that have been asked, the current one included.
@@ -108,6 +110,7 @@ impl Exchange {
                 },
             },
             upload: Upload::new(request, sender, desk),
+            waiting: None,
             asked: None,
             leg: None,
             tried: Vec::new(),
@@ -128,7 +131,9 @@ impl Exchange {
         loop {
             let outcome = match self.choose(client, desk) {
                 Ok(()) => self.relay_both_ways(client, desk),
-                Err(fault) => Err(Stop::Fault(fault)),
+                // In the queue: whoever leaves loses the place.
+                Err(Stop::NotYet(wait)) => self.watch_for_leaving(client, desk, wait),
+                Err(fault) => Err(fault),
             };
             let fault = match outcome {
                 Ok(after) => return Ok(after),
@@ -138,6 +143,7 @@ impl Exchange {
                 },
                 Err(Stop::Fault(fault)) => fault,
             };
+            self.blame(&fault, desk);
             if !self.tries_again(&fault, desk) {
                 return Err(Stop::Fault(fault));
             }
@@ -145,24 +151,67 @@ impl Exchange {
     }
 
     /// Whose turn it is, and a connection to it: a spare, or a new one.
-    fn choose(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<(), Fault> {
+    fn choose(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<(), Stop> {
         // Once the backend has given everything its connection is released, and nobody else is to be asked.
         if self.leg.is_some() || self.said == Said::Head {
             return Ok(());
         }
         #[cfg(test)]
         assert_ne!(self.upload.head().target(), b"/panic/early", "a test asked for it");
-        if self.asked.is_none() {
-            let (nth, backend) = desk.shared.rotation.next(&self.tried).ok_or(Reason::NoBackend)?;
-            self.tried.push(nth);
-            self.record.tries += 1;
-            self.record.backend = Some(Arc::clone(&backend.name));
-            self.asked = Some(Asked::of_rotation(backend, self.traits.need()));
-        }
-        if let Some(asked) = &self.asked {
-            self.leg = Some(Leg::to(asked, client, desk)?);
+        let asked = match self.asked.take() {
+            Some(asked) => asked,
+            None => {
+                let pick = self.wait_for_turn(client, desk)?;
+                self.tried.push(pick.nth);
+                self.record.tries += 1;
+                self.record.backend = Some(Arc::clone(&pick.place.name));
+                Asked::of_rotation(pick, self.traits.need())
+            }
+        };
+        match Leg::to(asked, client, desk) {
+            Ok(leg) => self.leg = Some(leg),
+            Err((asked, fault)) => {
+                self.asked = Some(asked);
+                return Err(fault.into());
+            }
         }
         Ok(())
+    }
+
+    /// Whose turn it is; if all who could serve are full, once one of them isn't any more.
+    fn wait_for_turn(&mut self, client: &Connection, desk: &Desk) -> Result<Pick, Stop> {
+        if self.waiting.is_none() {
+            match desk.shared.rotation.next(&self.tried, client.caller(), desk.now) {
+                Ok(pick) => return Ok(pick),
+                Err(Unserved::Wait(waiting)) => self.waiting = Some(waiting),
+                Err(Unserved::QueueFull) => return Err(Reason::QueueFull.into()),
+                Err(Unserved::Nobody) => return Err(Reason::NoBackend.into()),
+            }
+        }
+        client.heed_call();
+        let Some((nth, place)) = self.waiting.as_ref().and_then(Waiting::given) else {
+            return Err(Stop::NotYet(Wait::client(Wants::CALL)));
+        };
+        if let Some(waiting) = self.waiting.take() {
+            self.record.queued += desk.now.saturating_duration_since(waiting.joined());
+        }
+        Ok(Pick { nth, place, trial: None })
+    }
+
+    /// Holds a fault against the backend, if it was its doing.
+    fn blame(&mut self, fault: &Fault, desk: &Desk) {
+        let was_spare = self.leg.as_ref().is_some_and(Leg::is_spare);
+        let failure = match fault.reason.failure() {
+            // A backend that closes a connection which it kept is no news.
+            Some(_) if was_spare && fault.reason == Reason::BackendClosedBeforeResponse => return,
+            Some(failure) => failure,
+            None => return,
+        };
+        let asked = self.leg.as_mut().map(|leg| &mut leg.asked).or(self.asked.as_mut());
+        if let Some(asked) = asked.filter(|_| self.said != Said::Head) {
+            let trial: Option<Trial> = asked.trial.take();
+            desk.shared.rotation.failed(&asked.place, failure, trial, desk.now);
+        }
     }
 
     /// Sends the request and brings back the response, at the same time.
@@ -204,7 +253,7 @@ impl Exchange {
         }
         let wait = wait.and(Wait::client(Wants::BROKEN));
         // Once the backend has given everything, there is nothing left to call off.
-        if !self.upload.is_read() || self.client_end_is_fine || self.leg.is_none() {
+        if !self.upload.is_read() || self.client_end_is_fine || (self.leg.is_none() && self.waiting.is_none()) {
             return Err(Stop::NotYet(wait));
         }
         if client.is_ending() {
@@ -273,6 +322,8 @@ impl Exchange {
             return Err(Fault::of_response(Flaw::HeadTooLarge).into());
         }
         self.gather = Gather::of_response();
+        let trial = leg.asked.trial.take();
+        desk.shared.rotation.answered(&mut leg.asked.place, trial, desk.now);
         desk.budget = desk.budget.saturating_sub(end);
         self.record.wait.get_or_insert(desk.now.saturating_duration_since(self.upload.done()));
 
@@ -416,6 +467,9 @@ impl Exchange {
         if let Some(until) = self.upload.collects_until() {
             return (until, Reason::ClientBodyTimeout);
         }
+        if let Some(waiting) = &self.waiting {
+            return (waiting.joined() + timeouts.queue, Reason::QueueTimeout);
+        }
         if let Some(leg) = self.leg.as_ref().filter(|leg| leg.is_connecting()) {
             return (leg.since + timeouts.connect, Reason::BackendConnectTimeout);
         }
@@ -438,31 +492,30 @@ impl Exchange {
     /// only if it is still whole in memory.
     fn tries_again(&mut self, fault: &Fault, desk: &Desk) -> bool {
         let leg = self.leg.take(); // whatever happens next, this connection is spent
-        let Some(asked) = &mut self.asked else { return false };
+        let was_spare = leg.as_ref().is_some_and(Leg::is_spare);
+        let Some(mut asked) = leg.map(|leg| leg.asked).or(self.asked.take()) else { return false };
         if self.said != Said::Nothing || !self.upload.is_whole() || !self.gather.is_empty() {
             return false;
         }
         let may_repeat = self.traits.is_idempotent || self.upload.is_untouched();
-        let was_spare = leg.is_some_and(|leg| leg.is_spare());
-        let never_connected =
-            matches!(fault.reason, Reason::BackendRefused | Reason::BackendUnreachable | Reason::BackendConnectTimeout);
+        let never_connected = fault.reason.failure() == Some(Failure::Refused);
         let was_silent = fault.reason == Reason::BackendClosedBeforeResponse;
         if never_connected {
             // Nothing was sent: the backend's next address, then the next backend, each once, whatever the method.
-            if !asked.try_next_address() {
-                self.asked = None;
-            }
+            self.asked = asked.try_next_address().then_some(asked);
         } else if was_silent && may_repeat && was_spare {
             // A backend that closes a connection which it kept is no news: the same one, over a new connection.
             asked.spare = None;
+            self.asked = Some(asked);
         } else if was_silent && may_repeat && self.repeats < REPEATS {
             self.repeats += 1;
-            self.asked = None;
         } else {
             return false;
         }
-        if self.asked.is_none() && self.tried.len() >= desk.shared.rotation.backends().len() {
-            return false;
+        match &mut self.asked {
+            Some(asked) => asked.place.is_awaited(),
+            None if self.tried.len() >= desk.shared.rotation.members().len() => return false,
+            None => {}
         }
         self.upload.restart();
         true

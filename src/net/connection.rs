@@ -3,7 +3,7 @@
 //! Every byte that this program moves passes through `read` and `write` here. A call that can't go on without waiting
 //! answers `WouldBlock`, mostly without asking the kernel: what it last said is in the hints.
 
-use super::hints::{BROKEN, CLOSED, Hints, Key, READABLE, WRITABLE};
+use super::hints::{BROKEN, CALLED, CLOSED, Hints, Key, READABLE, WRITABLE};
 use mio::Interest;
 use mio::net::TcpStream;
 use rustix::net::{RecvFlags, recv, sockopt::set_socket_linger};
@@ -29,6 +29,10 @@ pub struct Connection {
     unread: Vec<u8>,
     read: usize,
 }
+
+/// Whom to call: a visit, by its client's connection. It may be long gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller(pub(super) Key);
 
 /// What a look at a connection shows, without taking anything from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +84,16 @@ impl Connection {
     /// From now on, events of `self` wake nobody; their hints stay.
     pub fn unbind(&self) {
         self.hints.bind(self.key, None);
+    }
+
+    /// By what [`Lot::call`](super::Lot::call) finds whoever waits under `self`.
+    pub fn caller(&self) -> Caller {
+        Caller(self.key)
+    }
+
+    /// Takes a call back, before the look that it was a reason for.
+    pub fn heed_call(&self) {
+        self.hints.take(self.key, CALLED);
     }
 
     pub(super) fn key(&self) -> Key {

@@ -25,6 +25,8 @@ pub(super) const WRITABLE: u8 = 2;
 pub(super) const CLOSED: u8 = 4;
 /// The connection is broken, or was ended in both directions.
 pub(super) const BROKEN: u8 = 8;
+/// Somebody here has something for the owner: no word of the kernel's.
+pub(super) const CALLED: u8 = 16;
 
 const OWNER_SHIFT: u32 = 8;
 const GENERATION_SHIFT: u32 = 40;
@@ -74,6 +76,8 @@ impl Wants {
     pub const CLOSED: Wants = Wants(CLOSED);
     /// A reset; also the end of both directions, where we have ended ours.
     pub const BROKEN: Wants = Wants(BROKEN);
+    /// A call by another worker ([`Lot::call`](super::Lot::call)).
+    pub const CALL: Wants = Wants(CALLED);
 
     /// Both.
     #[must_use]
@@ -88,6 +92,7 @@ impl Wants {
             || met(WRITABLE, WRITABLE | BROKEN)
             || met(CLOSED, CLOSED | BROKEN)
             || met(BROKEN, BROKEN)
+            || met(CALLED, CALLED)
     }
 }
 

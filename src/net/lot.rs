@@ -13,9 +13,9 @@
 //! for events, collects the visits that they wake, passes the baton on, and only then begins to work
 //! (the Leader/Followers pattern). Owning the baton is leading; there is no other state that could disagree.
 
-use super::connection::{Connection, descriptor};
+use super::connection::{Caller, Connection, descriptor};
 use super::deadlines::{Deadlines, Tick};
-use super::hints::{BROKEN, CLOSED, Hints, Key, READABLE, WRITABLE, Wants};
+use super::hints::{BROKEN, CALLED, CLOSED, Hints, Key, READABLE, WRITABLE, Wants};
 use super::table::Table;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::net::TcpStream;
@@ -183,6 +183,12 @@ impl<V> Lot<V> {
         self.deadlines.set(descriptor, watch.deadline);
         *slot = Some(Parked { visit, watch });
         Ok(())
+    }
+
+    /// Calls a visit that wants to be called, and takes it out. `None`: it is in a worker's hands, and will see the call
+    /// when it means to park, or it is gone.
+    pub fn call(&self, whom: Caller) -> Option<Box<V>> {
+        self.rouse(whom.0, CALLED)
     }
 
     /// Waits for the baton, and holds it until the result is dropped. `None`: the lot is closed.

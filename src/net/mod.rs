@@ -23,7 +23,7 @@ mod lot;
 mod network;
 mod table;
 
-pub use connection::{Connection, Glance};
+pub use connection::{Caller, Connection, Glance};
 pub use descriptors::{is_out_of_descriptors, is_shortage, raise_limit};
 pub use headcount::Headcount;
 pub use hints::Wants;

@@ -1,0 +1,142 @@
+//! Where requests wait for a place at a backend.
+//!
+//! One queue for all backends, first come first served: whoever waits longest gets the next place that becomes free
+//! anywhere, unless it has been there already. Waiting costs a place in a list and a parked visit, no thread.
+//!
+//! Why nobody is forgotten: whoever queues up puts itself into the list, *then* tries the backends once more; whoever
+//! leaves a backend counts itself out, *then* looks whether anybody waits. Whichever comes second sees the other.
+
+use super::backend::InFlight;
+use super::rotation::Member;
+use crate::net::Caller;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// The queue.
+#[derive(Debug, Default)]
+pub struct Queue {
+    places: Mutex<VecDeque<Arc<Place>>>,
+    /// How many wait, for those who only want to know whether anybody does.
+    length: AtomicUsize,
+    /// Who has been given a place, and doesn't know yet.
+    called: Mutex<Vec<Caller>>,
+    has_called: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Place {
+    whom: Caller,
+    members: Arc<[Member]>,
+    /// Members that it has been at, or may not go to.
+    barred: Vec<usize>,
+    /// Since when.
+    joined: Instant,
+    given: Mutex<Option<(usize, InFlight)>>,
+}
+
+/// A place in the queue; dropped, it is given up.
+#[derive(Debug)]
+pub struct Waiting {
+    queue: Arc<Queue>,
+    place: Arc<Place>,
+}
+
+impl Queue {
+    /// Queues up at the end, unless `limit` are waiting already.
+    pub(super) fn join(
+        self: &Arc<Queue>,
+        whom: Caller,
+        members: &Arc<[Member]>,
+        barred: Vec<usize>,
+        limit: usize,
+        now: Instant,
+    ) -> Option<Waiting> {
+        let place =
+            Arc::new(Place { whom, members: Arc::clone(members), barred, joined: now, given: Mutex::new(None) });
+        let mut places = lock(&self.places);
+        if places.len() >= limit {
+            return None;
+        }
+        places.push_back(Arc::clone(&place));
+        self.length.store(places.len(), Ordering::SeqCst);
+        drop(places);
+        // A place may have become free before anybody could see that we wait.
+        for member in members.iter() {
+            self.serve(&member.backend);
+        }
+        Some(Waiting { queue: Arc::clone(self), place })
+    }
+
+    /// How many wait.
+    pub fn length(&self) -> usize {
+        self.length.load(Ordering::SeqCst)
+    }
+
+    /// Hands the free places of a backend to whoever has waited longest for one.
+    pub(super) fn serve(&self, backend: &Arc<super::Backend>) {
+        let mut places = lock(&self.places);
+        while let Some((at, nth)) = places.iter().enumerate().find_map(|(at, place)| Some((at, place.wants(backend)?)))
+        {
+            let Some(entered) = places.get(at).and_then(|place| place.members.get(nth)?.try_enter(place.joined)) else {
+                break;
+            };
+            let Some(place) = places.remove(at) else { break };
+            self.length.store(places.len(), Ordering::SeqCst);
+            *lock(&place.given) = Some((nth, entered));
+            lock(&self.called).push(place.whom);
+            self.has_called.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether somebody has been given a place, and doesn't know yet.
+    pub fn has_called(&self) -> bool {
+        self.has_called.load(Ordering::Acquire)
+    }
+
+    /// Those who have been given a place since the last time, to be called.
+    pub fn take_called(&self) -> Vec<Caller> {
+        if self.has_called() && self.has_called.swap(false, Ordering::AcqRel) {
+            std::mem::take(&mut *lock(&self.called))
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+impl Place {
+    /// Under which number it would go to this backend, if it would.
+    fn wants(&self, backend: &Arc<super::Backend>) -> Option<usize> {
+        let nth = self.members.iter().position(|member| Arc::ptr_eq(&member.backend, backend))?;
+        (!self.barred.contains(&nth)).then_some(nth)
+    }
+}
+
+impl Waiting {
+    /// Since when it waits.
+    pub fn joined(&self) -> Instant {
+        self.place.joined
+    }
+
+    /// The place that it has been given.
+    pub fn given(&self) -> Option<(usize, InFlight)> {
+        lock(&self.place.given).take()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut places = lock(&self.queue.places);
+        places.retain(|place| !Arc::ptr_eq(place, &self.place));
+        self.queue.length.store(places.len(), Ordering::SeqCst);
+        drop(places);
+        // What was given and not used goes to the next one, by being dropped here, with no lock held.
+        drop(self.given());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics under these locks that could leave a list half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

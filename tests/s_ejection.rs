@@ -1,0 +1,144 @@
+//! What requests show of their backends: who fails is left alone for a while, and tried again by a single request.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use support::{Backend, Client, Gate, balancer, eventually};
+use threadbare::Balancer;
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+fn ask(balancer: &Balancer) -> u16 {
+    let mut client = Client::connect(balancer.address());
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    client.read_response("GET").status
+}
+
+/// Answers while it is well; else closes without a word. A connection carries one request.
+fn moody(well: &Arc<AtomicBool>) -> Backend {
+    let well = Arc::clone(well);
+    Backend::start(move |connection| {
+        if connection.read_request().is_some() && well.load(Ordering::SeqCst) {
+            connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+        }
+    })
+}
+
+#[test]
+fn a_backend_that_fails_three_times_in_a_row_is_left_alone_until_a_trial_succeeds() {
+    let well = Arc::new(AtomicBool::new(false));
+    let (sick, sound) = (moody(&well), Backend::answering(OK));
+    let balancer = balancer(&[&sick.url(), &sound.url()], &[]);
+    for _ in 0..20 {
+        assert_eq!(ask(&balancer), 200, "a GET survives the failures that tell of it");
+    }
+    let asked = sick.requests().len();
+    assert_eq!(asked, 3, "three failures in a row, and then nothing");
+    well.store(true, Ordering::SeqCst);
+    eventually(|| ask(&balancer) == 200 && sick.requests().len() > 4, "it is tried again, and has its turns");
+}
+
+#[test]
+fn an_answer_in_between_makes_failures_forgotten() {
+    let well = Arc::new(AtomicBool::new(true));
+    let (moody, sound) = (moody(&well), Backend::answering(OK));
+    let balancer = balancer(&[&moody.url(), &sound.url()], &[]);
+    for turn in 0..24 {
+        well.store(turn % 3 == 2, Ordering::SeqCst);
+        let before = moody.requests().len();
+        eventually(|| ask(&balancer) == 200 && moody.requests().len() > before, "it still gets its turns");
+    }
+}
+
+#[test]
+fn a_backend_that_has_stopped_answering_gets_nothing_new() {
+    let gate = Gate::new();
+    let stopped = {
+        let gate = gate.clone();
+        Backend::start(move |connection| {
+            while connection.read_request().is_some() {
+                gate.pass();
+                connection.send(OK);
+            }
+        })
+    };
+    let sound = Backend::answering(OK);
+    let balancer = balancer(&[&stopped.url(), &sound.url()], &[]);
+    let mut waiting = Vec::new();
+    for nth in 0..8 {
+        let mut client = Client::connect(balancer.address());
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        stopped.wait_for_requests(nth + 1);
+        waiting.push(client);
+        assert_eq!(ask(&balancer), 200, "the other one has the turns between");
+    }
+    // From half a second on, no turn goes there; one trial may.
+    let begun = std::time::Instant::now();
+    let mut answered = 0;
+    while begun.elapsed() < std::time::Duration::from_millis(600) {
+        let mut client = Client::connect(balancer.address());
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        waiting.push(client);
+        answered += 1;
+        if stopped.requests().len() > 40 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20)); // a steady load, not a wait
+    }
+    assert!(answered > 10, "the load was {answered}");
+    let collected = stopped.requests().len();
+    for _ in 0..30 {
+        assert_eq!(ask(&balancer), 200, "everybody who comes now is answered by the other one");
+    }
+    assert!(stopped.requests().len() <= collected + 1, "no more than a trial");
+    gate.open();
+    for client in &mut waiting {
+        assert_eq!(client.read_response("GET").status, 200);
+    }
+    let before = stopped.requests().len();
+    eventually(|| ask(&balancer) == 200 && stopped.requests().len() > before, "it is back once it has answered");
+}
+
+#[test]
+fn evidence_of_requests_never_ejects_more_than_half_and_never_empties_the_rotation() {
+    let well = Arc::new(AtomicBool::new(false));
+    let backends = [moody(&well), moody(&well), moody(&well)];
+    let urls = backends.each_ref().map(Backend::url);
+    let balancer = balancer(&[&urls[0], &urls[1], &urls[2]], &[]);
+    for _ in 0..30 {
+        assert_eq!(ask(&balancer), 502, "they are asked all the same");
+    }
+    let asked: Vec<usize> = backends.iter().map(|backend| backend.requests().len()).collect();
+    assert!(asked.iter().filter(|&&asked| asked > 20).count() >= 2, "more than half are still asked: {asked:?}");
+    well.store(true, Ordering::SeqCst);
+    // The two that were never ejected are well again at once.
+    assert!((0..10).filter(|_| ask(&balancer) == 200).count() >= 9);
+}
+
+#[test]
+fn where_all_refuse_they_are_tried_all_the_same() {
+    let (one, other) = (Backend::refusing(), Backend::refusing());
+    let balancer = balancer(&[&one.url(), &other.url()], &[]);
+    for _ in 0..20 {
+        assert_eq!(ask(&balancer), 502);
+    }
+}
+
+#[test]
+fn a_kept_connection_that_its_backend_has_closed_is_no_failure() {
+    // One answer a connection, without saying so: each spare that rests is a trap.
+    let closing = Backend::start(|connection| {
+        if connection.read_request().is_some() {
+            connection.send(OK);
+        }
+    });
+    let sound = Backend::answering(OK);
+    let balancer = balancer(&[&closing.url(), &sound.url()], &[]);
+    for _ in 0..40 {
+        assert_eq!(ask(&balancer), 200);
+    }
+    assert_eq!(closing.requests().len(), 20, "it has kept all its turns");
+}
