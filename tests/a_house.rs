@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where each crate may be named, and why nowhere else. An empty list: everywhere.
-const CRATES: [(&str, &[&str]); 11] = [
+const CRATES: [(&str, &[&str]); 13] = [
     ("httparse", &["src/http/head.rs"]),
     ("memchr", &["src/http/"]),
     ("mio", &["src/net/"]),
@@ -21,6 +21,8 @@ const CRATES: [(&str, &[&str]); 11] = [
     ),
     ("signal_hook", &["src/main.rs"]),
     ("clap", &["src/config/"]),
+    ("toml", &["src/config/"]),
+    ("strsim", &["src/config/"]),
     ("httpdate", &["src/exchange/desk.rs"]),
     ("humantime", &["src/access_log.rs", "src/config/"]),
     ("simple_logger", &["src/logger.rs"]),

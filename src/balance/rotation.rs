@@ -84,7 +84,7 @@ impl Rotation {
     ) -> Rotation {
         let member = |(backend, settings): (Arc<Backend>, BackendSettings)| Member {
             backend,
-            max_in_flight: settings.max_in_flight,
+            max_in_flight: settings.max_in_flight.or(balance.max_in_flight),
         };
         Rotation {
             members: members.into_iter().map(member).collect(),

@@ -12,7 +12,7 @@ pub struct BackendSettings {
     pub name: String,
     /// Its share, beside the others' weights: 1 - 256. Default 1.
     pub weight: u32,
-    /// Most exchanges that it gets at once; more wait in the queue. Default: no limit.
+    /// Most exchanges that it gets at once; more wait in the queue. Default: what `BalanceSettings` says.
     pub max_in_flight: Option<usize>,
     /// It gets requests only while no other backend can take any. Default no.
     pub backup: bool,
@@ -77,6 +77,8 @@ pub struct BalanceSettings {
     pub slow_start: Duration,
     /// How often names are resolved again. Default 10 s.
     pub resolve_interval: Duration,
+    /// Most exchanges at once at a backend that says nothing else. Default: no limit.
+    pub max_in_flight: Option<usize>,
     /// Most exchanges that wait for a place at a backend. Default 1,000; beyond it 503 `queue-full`.
     pub queue: usize,
 }
@@ -90,6 +92,7 @@ impl Default for BalanceSettings {
             sticky_cookie: None,
             slow_start: Duration::from_secs(10),
             resolve_interval: Duration::from_secs(10),
+            max_in_flight: None,
             queue: 1000,
         }
     }

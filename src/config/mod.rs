@@ -1,16 +1,34 @@
-//! Flags to a validated, immutable `Config`.
+//! A file and flags to a validated, immutable `Config`.
 //!
-//! Here stands every timeout and limit that can be set, with its default; the help text is made from the same lines.
+//! - `keys`: every key, a line each, from which everything else is made;
+//! - `values`: single values as people write them;
+//! - `file`: the configuration file, with the place of everything that is wrong in it;
+//! - `flags`: the command line and its help;
+//! - `show`: a configuration as a file again.
+//!
+//! Defaults stand here and in the settings of the rooms below, in `Config::defaults` and the `Default`s that it calls.
+
+mod keys;
+mod values;
+mod file;
+mod flags;
+mod show;
+
+pub use keys::Key;
 
 use crate::balance::{ActiveHealth, BackendSettings, BalanceSettings, Origin, PassiveHealth, RetrySettings};
 use crate::http;
 use crate::net::Network;
-use clap::{Parser, ValueEnum};
+use clap::ValueEnum;
+use file::File;
+use flags::Flags;
 use std::ffi::OsString;
 use std::fmt;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything that can be set, validated.
@@ -54,6 +72,15 @@ pub struct Config {
     pub load: Load,
     /// The Unix socket over which a newer process takes the listening sockets over. Default: none.
     pub handover: Option<PathBuf>,
+    /// What it was made of, to be read again.
+    sources: Arc<Sources>,
+}
+
+/// What a configuration was made of.
+#[derive(Debug, Default)]
+struct Sources {
+    args: Vec<OsString>,
+    has_file: bool,
 }
 
 /// One listening socket.
@@ -134,6 +161,27 @@ pub struct Timeouts {
     pub drain: Duration,
 }
 
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            first_byte: Duration::from_secs(10),
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            request_body: Duration::from_secs(30),
+            collect: Duration::from_millis(500),
+            connect: Duration::from_secs(3),
+            response_head: Duration::from_secs(60),
+            response_body: Duration::from_secs(60),
+            spare: Duration::from_secs(4),
+            tunnel: Duration::from_secs(3600),
+            linger: Duration::from_secs(1),
+            queue: Duration::from_secs(5),
+            drain_delay: Duration::ZERO,
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
 /// What a client's end of file behind a whole request means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum HalfClose {
@@ -152,295 +200,211 @@ pub enum AccessLogFormat {
     Text,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Switch {
-    On,
-    Off,
-}
-
 /// Why there is no `Config`, or none is needed.
 #[derive(Debug)]
-pub struct ConfigError(clap::Error);
+pub struct ConfigError(Why);
+
+#[derive(Debug)]
+enum Why {
+    /// A flag; or `--help` and `--version`, which clap answers.
+    Flags(clap::Error),
+    /// The file, or what file and flags come to.
+    Settings(String),
+    /// `--check`: the configuration, as a file.
+    Shown(String),
+}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match &self.0 {
+            Why::Flags(error) => error.fmt(f),
+            Why::Settings(text) => writeln!(f, "error: {text}"),
+            Why::Shown(text) => f.write_str(text),
+        }
     }
 }
 
 impl std::error::Error for ConfigError {}
 
-impl ConfigError {
-    /// Prints it where it belongs and ends the process: 0 after `--help` and `--version`, else 2.
-    pub fn exit(&self) -> ! {
-        self.0.exit()
+impl From<clap::Error> for ConfigError {
+    fn from(error: clap::Error) -> ConfigError {
+        ConfigError(Why::Flags(error))
     }
 }
 
-/// An HTTP/1.1 load balancer: gives every backend its turn.
-///
-/// Without --listen and --backend it shows itself: two small backends on 127.0.0.1:8081 and :8082, and the balancer on
-/// 127.0.0.1:8080 before them. Try `curl http://127.0.0.1:8080/` twice.
-///
-/// Durations are written like 500ms, 10s or 1m 30s, sizes like 8192, 16KiB or 1MiB.
-#[derive(Debug, Parser)]
-#[command(name = "threadbare", version, max_term_width = 100)]
-#[command(after_help = "\
-Examples:
-  threadbare                                          the demonstration
-  threadbare 127.0.0.1:3000 127.0.0.1:3001            two backends, listening on 127.0.0.1:8080
-  threadbare --listen 0.0.0.0:80 --backend http://10.0.0.1:8000/app --backend http://10.0.0.2:8000/app
+impl From<String> for ConfigError {
+    fn from(what: String) -> ConfigError {
+        ConfigError(Why::Settings(what))
+    }
+}
 
-Signals: SIGTERM and SIGINT finish what is in flight and exit; a second one exits at once.
-Exit codes: 0 all was finished, 1 could not start, 2 a wrong flag, 3 something was cut short.")]
-struct Flags {
-    /// Where to listen, as ADDRESS:PORT; IPv6 in brackets, port 0 for a free one. May be given more than once
-    #[arg(long, value_name = "ADDR:PORT", value_parser = address, help_heading = "What listens where")]
-    listen: Vec<SocketAddr>,
-
-    /// A backend, as http://host:port/prefix; scheme, port (80) and prefix are optional. May be given more than once
-    #[arg(long, value_name = "URL", help_heading = "What listens where")]
-    backend: Vec<Origin>,
-
-    /// More backends
-    #[arg(value_name = "URL")]
-    backends: Vec<Origin>,
-
-    /// Worker threads, up to 1024; one for each core if not given
-    #[arg(long, value_name = "N", value_parser = worker_count, help_heading = "What listens where")]
-    workers: Option<NonZeroUsize>,
-
-    /// Most client connections at once; more wait in the backlog. The descriptor limit less 64 if not given
-    #[arg(long, value_name = "N", value_parser = count, help_heading = "What listens where")]
-    max_connections: Option<NonZeroUsize>,
-
-    /// A line for each exchange, on standard output
-    #[arg(long, value_enum, default_value = "text", help_heading = "What is told")]
-    access_log: AccessLogFormat,
-
-    /// How much to say on standard error: off, error, warn, info, debug or trace
-    #[arg(long, env = "RUST_LOG", value_name = "LEVEL", value_parser = level, default_value = "info",
-        help_heading = "What is told")]
-    log_level: log::LevelFilter,
-
-    /// Sign messages with Via. Turn it off for backends that treat proxied requests worse: nginx does not compress for
-    /// them
-    #[arg(long, value_enum, value_name = "on|off", default_value = "on", help_heading = "Forwarding")]
-    via: Switch,
-
-    /// What a client's end of file behind a whole request means: it is gone, or it waits for its answer as nc -N does
-    #[arg(long, value_enum, default_value = "gone", help_heading = "Forwarding")]
-    half_close: HalfClose,
-
-    /// A network of proxies (10.0.0.0/8) whose X-Forwarded-For, -Proto, -Host and Forwarded are believed and extended.
-    /// May be given more than once
-    #[arg(long, value_name = "NET", help_heading = "Forwarding")]
-    trusted_proxy: Vec<Network>,
-
-    /// Most exchanges at once at each backend; more wait in the queue. No limit if not given
-    #[arg(long, value_name = "N", value_parser = count, help_heading = "Load")]
-    max_in_flight: Option<NonZeroUsize>,
-
-    /// Most requests that wait for a place at a backend, up to 1000000; beyond it 503
-    #[arg(long, value_name = "N", value_parser = queue_length, default_value = "1000", help_heading = "Load")]
-    queue: usize,
-
-    /// A place at a backend, from the end of the queue; then 503
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s", help_heading = "Load")]
-    queue_timeout: Duration,
-
-    /// A new connection, until its first byte; then it is closed
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s", help_heading = "Timeouts")]
-    first_byte_timeout: Duration,
-
-    /// A request head, from its first byte to its last; then 408
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s", help_heading = "Timeouts")]
-    head_timeout: Duration,
-
-    /// A client connection between two requests; then it is closed
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s", help_heading = "Timeouts")]
-    idle_timeout: Duration,
-
-    /// A request body, between two pieces of it; then 408
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s", help_heading = "Timeouts")]
-    request_body_timeout: Duration,
-
-    /// A connection to a backend; then the next backend, or 504
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "3s", help_heading = "Timeouts")]
-    connect_timeout: Duration,
-
-    /// A response head, from the end of the request; then 504
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s", help_heading = "Timeouts")]
-    response_head_timeout: Duration,
-
-    /// A response body, between two pieces of it, in either direction; then it is cut
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s", help_heading = "Timeouts")]
-    response_body_timeout: Duration,
-
-    /// A kept connection to a backend; less if the backend says so
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "4s", help_heading = "Timeouts")]
-    spare_timeout: Duration,
-
-    /// A tunnel (WebSocket) without a byte in either direction; then it is closed
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1h", help_heading = "Timeouts")]
-    tunnel_timeout: Duration,
-
-    /// A drain, from the signal; then the rest is cut, and the exit code is 3
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s", help_heading = "Timeouts")]
-    drain_timeout: Duration,
-
-    /// Largest request head, up to 64KiB; beyond it 431
-    #[arg(long, value_name = "SIZE", value_parser = head_size, default_value = "16KiB", help_heading = "Limits")]
-    head_bytes: usize,
-
-    /// Longest request target, up to 64KiB; beyond it 414
-    #[arg(long, value_name = "SIZE", value_parser = head_size, default_value = "8KiB", help_heading = "Limits")]
-    target_bytes: usize,
-
-    /// Most field lines in a request head, up to 1000; beyond it 431
-    #[arg(long, value_name = "N", value_parser = field_count, default_value = "100", help_heading = "Limits")]
-    head_fields: usize,
-
-    /// Largest response head, up to 64KiB; beyond it 502
-    #[arg(long, value_name = "SIZE", value_parser = head_size, default_value = "32KiB", help_heading = "Limits")]
-    response_head_bytes: usize,
+impl ConfigError {
+    /// Prints it where it belongs and ends the process: 0 after `--help`, `--version` and `--check`, else 2.
+    pub fn exit(&self) -> ! {
+        match &self.0 {
+            Why::Flags(error) => error.exit(),
+            Why::Settings(_) => {
+                eprint!("{self}");
+                std::process::exit(2)
+            }
+            Why::Shown(text) => {
+                let written = std::io::stdout().write_all(text.as_bytes());
+                std::process::exit(i32::from(written.is_err()))
+            }
+        }
+    }
 }
 
 impl Config {
-    /// Reads flags, without the program's name before them.
+    /// Reads flags, without the program's name before them, and the file that they name.
     ///
     /// # Errors
-    /// What is wrong, where, and what would be right; also the answers to `--help` and `--version`.
+    /// What is wrong, where, and what would be right; also the answers to `--help`, `--version` and `--check`.
     pub fn from_args<A>(args: impl IntoIterator<Item = A>) -> Result<Config, ConfigError>
     where
         A: Into<OsString> + Clone,
     {
-        let args = args.into_iter().map(Into::into);
-        let flags = Flags::try_parse_from(std::iter::once(OsString::from("threadbare")).chain(args));
-        flags.and_then(Config::of_flags).map_err(ConfigError)
+        let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+        let flags = Flags::parse(args.iter().cloned())?;
+        let mut config = Config::defaults();
+        let file = match &flags.file {
+            Some(path) => Some(File::read(path, &mut config)?),
+            None => None,
+        };
+        flags.apply(&mut config)?;
+        config.take_places(&flags, file.is_some())?;
+        config.check_ejections(file.as_ref())?;
+        if flags.check {
+            return Err(ConfigError(Why::Shown(show::show(&config))));
+        }
+        config.sources = Arc::new(Sources { args, has_file: file.is_some() });
+        Ok(config)
     }
 
-    fn of_flags(flags: Flags) -> Result<Config, clap::Error> {
-        let backends: Vec<Origin> = flags.backend.into_iter().chain(flags.backends).collect();
-        let demo = backends.is_empty() && flags.listen.is_empty();
-        if backends.is_empty() && !demo {
-            return Err(complaint(
-                clap::error::ErrorKind::MissingRequiredArgument,
-                "there is no backend to give the requests to; name one with --backend http://host:port",
-            ));
+    /// Reads the same file again, and lets the same flags override it.
+    ///
+    /// # Errors
+    /// As for `from_args`; and that there is no file.
+    pub fn reload(&self) -> Result<Config, ConfigError> {
+        if !self.sources.has_file {
+            return Err(String::from("there is no file to read again; name one with --config FILE").into());
         }
-        if let Some(twice) = repeated(&flags.listen.iter().filter(|address| address.port() != 0).collect::<Vec<_>>()) {
-            return Err(complaint(
-                clap::error::ErrorKind::ValueValidation,
-                &format!("--listen {twice} is given twice"),
-            ));
-        }
-        let listen = if flags.listen.is_empty() { vec![([127, 0, 0, 1], 8080).into()] } else { flags.listen };
-        let max_in_flight = flags.max_in_flight.map(NonZeroUsize::get);
-        let backend = |origin| BackendSettings { max_in_flight, ..BackendSettings::at(origin) };
-        let backends = backends.into_iter().map(backend).collect();
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Ok(Config {
-            listeners: listen.into_iter().map(ListenerSettings::from).collect(),
-            backends,
-            demo,
-            workers: flags.workers.map_or(cores, NonZeroUsize::get),
-            access_log: flags.access_log,
-            log_level: flags.log_level,
-            max_connections: flags.max_connections.map(NonZeroUsize::get),
-            via: flags.via == Switch::On,
-            half_close: flags.half_close,
-            trusted_proxies: flags.trusted_proxy,
-            request_limits: http::Limits {
-                head_bytes: flags.head_bytes,
-                target_bytes: flags.target_bytes,
-                fields: flags.head_fields,
-            },
-            response_head_bytes: flags.response_head_bytes,
-            timeouts: Timeouts {
-                first_byte: flags.first_byte_timeout,
-                head: flags.head_timeout,
-                idle: flags.idle_timeout,
-                request_body: flags.request_body_timeout,
-                collect: Duration::from_millis(500),
-                connect: flags.connect_timeout,
-                response_head: flags.response_head_timeout,
-                response_body: flags.response_body_timeout,
-                spare: flags.spare_timeout,
-                tunnel: flags.tunnel_timeout,
-                linger: Duration::from_secs(1),
-                queue: flags.queue_timeout,
-                drain_delay: Duration::ZERO,
-                drain: flags.drain_timeout,
-            },
-            balance: BalanceSettings { queue: flags.queue, ..BalanceSettings::default() },
+        Config::from_args(self.sources.args.iter().cloned())
+    }
+
+    /// The keys that differ and are read only once, at the start; everything else may change while it runs.
+    pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
+        let differs = |key: &&Key<Config>| key.needs_restart && (key.show)(self) != (key.show)(new);
+        keys::KEYS.iter().filter(differs).map(|key| key.path).collect()
+    }
+
+    /// What holds where nothing is said: no listener and no backend among it.
+    fn defaults() -> Config {
+        Config {
+            listeners: Vec::new(),
+            backends: Vec::new(),
+            demo: false,
+            workers: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            access_log: AccessLogFormat::Text,
+            log_level: log::LevelFilter::Info,
+            max_connections: None,
+            via: true,
+            half_close: HalfClose::Gone,
+            trusted_proxies: Vec::new(),
+            request_limits: http::Limits { head_bytes: 16 * 1024, target_bytes: 8 * 1024, fields: 100 },
+            response_head_bytes: 32 * 1024,
+            timeouts: Timeouts::default(),
+            balance: BalanceSettings::default(),
             passive_health: PassiveHealth::default(),
             health: None,
             retries: RetrySettings::default(),
             load: Load::default(),
             handover: None,
+            sources: Arc::default(),
+        }
+    }
+
+    /// The defaults, also of what is off by default.
+    fn with_everything() -> Config {
+        Config { health: Some(ActiveHealth::default()), ..Config::defaults() }
+    }
+
+    /// Where it listens, and where the requests go.
+    fn take_places(&mut self, flags: &Flags, has_file: bool) -> Result<(), ConfigError> {
+        if !flags.backends.is_empty() {
+            self.backends = flags.backends.iter().cloned().map(BackendSettings::at).collect();
+        }
+        if let Some(twice) = repeated(&flags.backends, same_place) {
+            return Err(flags::complaint(&format!("--backend {twice} is given twice")).into());
+        }
+        if !flags.listen.is_empty() {
+            self.listeners = flags.listen.iter().copied().map(ListenerSettings::from).collect();
+        }
+        if let Some(twice) = repeated(&flags.listen, |one, other| one == other && one.port() != 0) {
+            return Err(flags::complaint(&format!("--listen {twice} is given twice")).into());
+        }
+        self.demo = self.backends.is_empty() && self.listeners.is_empty() && !has_file && !flags.check;
+        if self.backends.is_empty() && !self.demo {
+            return Err(flags::complaint(
+                "there is no backend to give the requests to; name one with --backend http://host:port, or in the \
+                 file of --config with [[backend]] and url = \"http://host:port\"",
+            )
+            .into());
+        }
+        if self.listeners.is_empty() {
+            self.listeners = vec![SocketAddr::from(([127, 0, 0, 1], 8080)).into()];
+        }
+        Ok(())
+    }
+
+    /// The one thing that two keys can only get wrong together.
+    fn check_ejections(&self, file: Option<&File>) -> Result<(), ConfigError> {
+        let (shortest, longest) = (self.passive_health.shortest_ejection, self.passive_health.longest_ejection);
+        if shortest <= longest {
+            return Ok(());
+        }
+        let what = format!("the shortest ejection ({shortest:?}) is longer than the longest ({longest:?})");
+        let right = "`shortest_ejection` is at most `longest_ejection`";
+        let keys = ["passive_health.longest_ejection", "passive_health.shortest_ejection"];
+        let placed = |file: &File| keys.iter().find_map(|key| file.complaint_about(key, &what, right));
+        Err(match file.and_then(placed) {
+            Some(complaint) => complaint.into(),
+            None => flags::complaint(&format!("{what}; --shortest-ejection is at most --longest-ejection")).into(),
         })
     }
 }
 
-fn complaint(kind: clap::error::ErrorKind, what: &str) -> clap::Error {
-    <Flags as clap::CommandFactory>::command().error(kind, what)
-}
-
-fn repeated<T: PartialEq>(values: &[T]) -> Option<&T> {
-    values.iter().enumerate().find(|(nth, value)| values[..*nth].contains(value)).map(|(_, value)| value)
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "an address is IP:PORT, such as 127.0.0.1:8080 or [::1]:8080".to_owned())
-}
-
-fn count(text: &str) -> Result<NonZeroUsize, String> {
-    text.parse().map_err(|_| "it takes a number, of at least 1".to_owned())
-}
-
-fn queue_length(text: &str) -> Result<usize, String> {
-    let length = text.parse().ok().filter(|length| *length <= 1_000_000);
-    length.ok_or_else(|| "it takes a number from 0 to 1000000".to_owned())
-}
-
-/// More workers than this only wait for each other; a thousand is beyond any machine that this was thought for.
-fn worker_count(text: &str) -> Result<NonZeroUsize, String> {
-    count(text).ok().filter(|count| count.get() <= 1024).ok_or_else(|| "it takes a number from 1 to 1024".to_owned())
-}
-
-fn level(text: &str) -> Result<log::LevelFilter, String> {
-    // Clap doesn't say where the value came from, and whoever set the variable may not know of the flag.
-    let right = "a level (of --log-level or RUST_LOG) is off, error, warn, info, debug or trace";
-    text.parse().map_err(|_| right.to_owned())
-}
-
-/// A century is for ever, and no sum of an instant and a timeout overflows.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; a duration is a number with a unit, such as 500ms, 10s or 2h"))?;
-    if duration < Duration::from_millis(1) {
-        return Err("nothing can happen in no time; the least is 1ms".to_owned());
+/// Every key of the file, in the order of the help: where it stands, its flag, and its default as people write it.
+pub fn keys() -> Vec<(&'static str, &'static str, String)> {
+    fn rows<T>(keys: &'static [Key<T>], defaults: &T) -> Vec<(&'static str, &'static str, String)> {
+        let shown = |key: &Key<T>| match key.unset {
+            Some(words) => words.to_owned(),
+            None => show::value(key, defaults).unwrap_or_default(),
+        };
+        keys.iter().map(|key| (key.path, key.flag, shown(key))).collect()
     }
-    Ok(duration.min(LONGEST))
+    let listener = ListenerSettings::from(SocketAddr::from(([127, 0, 0, 1], 8080)));
+    let mut all = rows(keys::KEYS, &Config::with_everything());
+    all.extend(rows(keys::OF_LISTENER, &listener));
+    all.extend(
+        "http://127.0.0.1"
+            .parse()
+            .map(|origin| rows(keys::OF_BACKEND, &BackendSettings::at(origin)))
+            .unwrap_or_default(),
+    );
+    all
 }
 
-fn head_size(text: &str) -> Result<usize, String> {
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let factor = match unit.trim() {
-        "" | "B" => 1,
-        "KiB" => 1024,
-        "kB" => 1000,
-        "MiB" => 1024 * 1024,
-        _ => return Err("a size is a number of bytes, or a number with kB, KiB or MiB".to_owned()),
+/// Whether two names are of the same backend: the port 80 need not be said, and hosts have no case.
+fn same_place(one: &Origin, other: &Origin) -> bool {
+    let authority = |origin: &Origin| {
+        let lower = origin.authority.to_ascii_lowercase();
+        lower.strip_suffix(":80").map(str::to_owned).unwrap_or(lower)
     };
-    let size = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(factor));
-    size.filter(|size| (64..=64 * 1024).contains(size)).ok_or_else(|| "a head is limited to 64 B - 64 KiB".to_owned())
+    authority(one) == authority(other) && one.prefix == other.prefix
 }
 
-fn field_count(text: &str) -> Result<usize, String> {
-    let count = text.parse().ok().filter(|count| (1..=1000).contains(count));
-    count.ok_or_else(|| "a number of field lines is 1 - 1000".to_owned())
+fn repeated<T>(values: &[T], same: impl Fn(&T, &T) -> bool) -> Option<&T> {
+    let is_repeated = |(nth, value): &(usize, &T)| values.iter().take(*nth).any(|other| same(other, value));
+    values.iter().enumerate().find(is_repeated).map(|(_, value)| value)
 }

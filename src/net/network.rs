@@ -1,6 +1,7 @@
 //! Networks: addresses that begin with the same bits.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// Addresses that begin with the same bits.
@@ -16,6 +17,16 @@ impl Network {
     pub fn contains(&self, address: IpAddr) -> bool {
         let (bits, is_v4) = bits_of(address.to_canonical());
         is_v4 == self.is_v4 && bits & self.mask == self.base
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = self.mask.leading_ones();
+        match self.is_v4 {
+            true => write!(f, "{}/{bits}", Ipv4Addr::from_bits((self.base >> 96) as u32)),
+            false => write!(f, "{}/{bits}", Ipv6Addr::from_bits(self.base)),
+        }
     }
 }
 

@@ -1,0 +1,388 @@
+//! The configuration file: TOML, read key by key, so that every complaint knows its place.
+
+use super::keys::{KEYS, Key, OF_BACKEND, OF_LISTENER, Shape};
+use super::values::one_of;
+use super::{Config, ListenerSettings, same_place};
+use crate::balance::BackendSettings;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// A file that has been read, and which key of it stands where.
+pub(super) struct File {
+    path: PathBuf,
+    text: String,
+    places: Vec<(&'static str, Range<usize>)>,
+}
+
+/// What is wrong at a place of the file.
+pub(super) struct Flaw {
+    at: Range<usize>,
+    what: String,
+    right: String,
+}
+
+/// One string or number of the file, as text.
+struct Word {
+    text: String,
+    at: Range<usize>,
+}
+
+impl File {
+    /// Reads the file into `config`, over what stands there.
+    ///
+    /// # Errors
+    /// What is wrong first, where, and what would be right.
+    pub(super) fn read(path: &Path, config: &mut Config) -> Result<File, String> {
+        let bytes = std::fs::read(path).map_err(|error| format!("can't read {}: {error}", path.display()))?;
+        let mut file = File { path: path.to_owned(), text: String::new(), places: Vec::new() };
+        match String::from_utf8(bytes) {
+            Ok(text) => file.text = text,
+            Err(error) => {
+                let good = error.utf8_error().valid_up_to();
+                file.text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                let right = "a configuration file is UTF-8".to_owned();
+                return Err(file.complaint(&Flaw {
+                    at: good..good + 1,
+                    what: "this is no character".to_owned(),
+                    right,
+                }));
+            }
+        }
+        let mut places = Vec::new();
+        let outcome = Reader { text: &file.text, places: &mut places }.read(config);
+        outcome.map_err(|flaw| file.complaint(&flaw))?;
+        Ok(File { places, ..file })
+    }
+
+    /// The complaint about a key's value, if it stands in this file.
+    pub(super) fn complaint_about(&self, path: &str, what: &str, right: &str) -> Option<String> {
+        let (_, at) = self.places.iter().find(|(key, _)| *key == path)?;
+        Some(self.complaint(&Flaw { at: at.clone(), what: what.to_owned(), right: right.to_owned() }))
+    }
+
+    /// The flaw with its file, line and column, the line itself, and a caret under the place.
+    fn complaint(&self, flaw: &Flaw) -> String {
+        // What is missing at the end is missing behind the last word.
+        let start = flaw.at.start.min(self.text.trim_end().len());
+        let before = self.text.get(..start).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let line = self.text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        let number = before.matches('\n').count() + 1;
+        let indent = self.text.get(line_start..start).unwrap_or_default();
+        let place = self.text.get(start..flaw.at.end).and_then(|place| place.lines().next()).unwrap_or_default();
+        let carets = "^".repeat(place.chars().count().max(1));
+        let blanks: String = indent.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        let shown: String = line.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
+        let margin = " ".repeat(number.to_string().len());
+        let mut text = String::new();
+        let column = indent.chars().count() + 1;
+        let _never_fails = write!(
+            text,
+            "{what}\n{margin}--> {path}:{number}:{column}\n{margin} |\n{number} | {shown}\n{margin} | \
+             {blanks}{carets}\n{margin} = {right}",
+            what = flaw.what,
+            path = self.path.display(),
+            right = flaw.right
+        );
+        text
+    }
+}
+
+struct Reader<'f> {
+    text: &'f str,
+    places: &'f mut Vec<(&'static str, Range<usize>)>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, config: &mut Config) -> Result<(), Flaw> {
+        let table = DeTable::parse(self.text).map_err(|error| Flaw {
+            at: error.span().unwrap_or(0..0),
+            what: error.message().replace('\n', ", "),
+            right: right_syntax(error.message()).to_owned(),
+        })?;
+        for (name, value) in in_order(table.get_ref()) {
+            let section = &**name.get_ref();
+            if section == "listener" {
+                config.listeners = self.listeners(value)?;
+            } else if section == "backend" {
+                config.backends = self.backends(value)?;
+            } else if !section.is_empty() && KEYS.iter().any(|key| key.section() == section) {
+                let DeValue::Table(keys) = value.get_ref() else {
+                    let right = format!("it is a section: a line [{section}], and its keys below");
+                    return Err(wrong_type(section, value, right));
+                };
+                if section == "health" {
+                    config.health.get_or_insert_default(); // to name the section is to ask for checks
+                }
+                for (name, value) in in_order(keys) {
+                    self.read_key(KEYS, section, name, value, config)?;
+                }
+            } else {
+                self.read_key(KEYS, "", name, value, config)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn listeners(&mut self, value: &Spanned<DeValue>) -> Result<Vec<ListenerSettings>, Flaw> {
+        let mut listeners: Vec<ListenerSettings> = Vec::new();
+        for (table, at) in tables("listener", value)? {
+            let mut listener = ListenerSettings::from(SocketAddr::from(([0, 0, 0, 0], 0)));
+            let place = self.required(OF_LISTENER, "listener", "address", table, at, &mut listener)?;
+            for (name, value) in in_order(table) {
+                self.read_key(OF_LISTENER, "listener", name, value, &mut listener)?;
+            }
+            let address = listener.address;
+            if address.port() != 0 && listeners.iter().any(|other| other.address == address) {
+                let what = format!("the address {address} is given twice");
+                return Err(Flaw { at: place, what, right: "every listener has an address of its own".to_owned() });
+            }
+            listeners.push(listener);
+        }
+        Ok(listeners)
+    }
+
+    fn backends(&mut self, value: &Spanned<DeValue>) -> Result<Vec<BackendSettings>, Flaw> {
+        let mut backends: Vec<BackendSettings> = Vec::new();
+        for (table, at) in tables("backend", value)? {
+            let nowhere = "http://nowhere.invalid".parse().expect("the URL is well-formed");
+            let mut backend = BackendSettings::at(nowhere);
+            let url = self.required(OF_BACKEND, "backend", "url", table, at, &mut backend)?;
+            backend = BackendSettings::at(backend.origin); // for the name that it has without one
+            for (name, value) in in_order(table) {
+                self.read_key(OF_BACKEND, "backend", name, value, &mut backend)?;
+            }
+            if let Some(other) = backends.iter().find(|other| same_place(&other.origin, &backend.origin)) {
+                let what = format!("the backend {} is given twice, as {:?} before", backend.origin, other.name);
+                let right = "every backend has a url of its own; one that is to get more has a greater weight";
+                return Err(Flaw { at: url, what, right: right.to_owned() });
+            }
+            if backends.iter().any(|other| other.name == backend.name) {
+                let what = format!("the name {:?} is given twice", backend.name);
+                let right = "every backend has a name of its own; without one it is host, port and prefix";
+                let at = table.get("name").map_or(url, Spanned::span);
+                return Err(Flaw { at, what, right: right.to_owned() });
+            }
+            backends.push(backend);
+        }
+        Ok(backends)
+    }
+
+    /// Reads the key without which the table makes no sense, and says where its value stands.
+    fn required<T>(
+        &mut self,
+        keys: &'static [Key<T>],
+        section: &str,
+        name: &str,
+        table: &DeTable,
+        at: Range<usize>,
+        into: &mut T,
+    ) -> Result<Range<usize>, Flaw> {
+        let Some((key, value)) = table.get_key_value(name) else {
+            let what = format!("this {section} has no {name}");
+            let right = match keys.iter().find(|key| key.name() == name) {
+                Some(key) => format!("it takes a line such as {}", example_line(name, key.shape)),
+                None => String::new(),
+            };
+            return Err(Flaw { at, what, right });
+        };
+        self.read_key(keys, section, key, value, into)?;
+        Ok(value.span())
+    }
+
+    fn read_key<T>(
+        &mut self,
+        keys: &'static [Key<T>],
+        section: &str,
+        name: &Spanned<toml::de::DeString>,
+        value: &Spanned<DeValue>,
+        into: &mut T,
+    ) -> Result<(), Flaw> {
+        let Some(key) = keys.iter().find(|key| key.section() == section && key.name() == *name.get_ref()) else {
+            return Err(unknown(keys, section, name));
+        };
+        if let Some(clear) = key.clear {
+            clear(into);
+        }
+        for Word { text, at } in self.words(key, value)? {
+            (key.read)(into, &text).map_err(|error| Flaw {
+                at,
+                what: format!("{text:?} is not possible for `{}`", key.path),
+                right: error,
+            })?;
+        }
+        self.places.push((key.path, value.span()));
+        Ok(())
+    }
+
+    /// The words of a value; one, unless the key is a list.
+    fn words<T>(&self, key: &Key<T>, value: &Spanned<DeValue>) -> Result<Vec<Word>, Flaw> {
+        if !key.is_list() {
+            return self.word(key, value).map(|word| vec![word]);
+        }
+        match value.get_ref() {
+            DeValue::Array(items) => items.iter().map(|item| self.word(key, item)).collect(),
+            _ => Err(wrong_type(key.path, value, right_type(key.shape))),
+        }
+    }
+
+    fn word<T>(&self, key: &Key<T>, value: &Spanned<DeValue>) -> Result<Word, Flaw> {
+        let at = value.span();
+        let text = match (key.shape, value.get_ref()) {
+            (
+                Shape::Text(_) | Shape::Time | Shape::Size | Shape::Choice(..) | Shape::Texts(_),
+                DeValue::String(text),
+            ) => self.filled_in(text, &at)?,
+            (Shape::Number | Shape::Numbers(_) | Shape::Size, DeValue::Integer(number)) => {
+                let decimal = i128::from_str_radix(number.as_str(), number.radix());
+                decimal.map_or_else(|_| number.to_string(), |number| number.to_string())
+            }
+            (Shape::Switch, DeValue::Boolean(on)) => if *on { "on" } else { "off" }.to_owned(),
+            (shape, _) if key.is_list() => {
+                let right = format!("{}, and nothing else within it", right_type(shape));
+                return Err(wrong_type(key.path, value, right));
+            }
+            (shape, _) => return Err(wrong_type(key.path, value, right_type(shape))),
+        };
+        Ok(Word { text, at })
+    }
+
+    /// The text with every `${NAME}` replaced by what the environment says; `$${` is a plain `${`.
+    fn filled_in(&self, text: &str, at: &Range<usize>) -> Result<String, Flaw> {
+        let mut full = String::new();
+        let mut rest = text;
+        let mut nth = 0;
+        while let Some(dollar) = rest.find("${") {
+            let (before, opened) = rest.split_at(dollar);
+            let behind = opened.get(2..).unwrap_or_default();
+            if let Some(before) = before.strip_suffix('$') {
+                full += before;
+                full += "${";
+                rest = behind;
+            } else {
+                let flaw = |what, right: &str| Flaw { at: self.nth_opening(at, nth), what, right: right.to_owned() };
+                let (name, behind) = behind.split_once('}').ok_or_else(|| {
+                    flaw("this ${ has no end".to_owned(), "it is ${NAME}; a ${ that means itself is written $${")
+                })?;
+                let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+                if name.is_empty() || !name.bytes().all(is_name) {
+                    let what = format!("{name:?} is not the name of a variable");
+                    return Err(flaw(what, "it is ${NAME}; a ${ that means itself is written $${"));
+                }
+                full += before;
+                full += &std::env::var(name).map_err(|error| {
+                    let right = "set it before the program starts; a ${ that means itself is written $${";
+                    flaw(format!("the environment variable {name} can't be used: {error}"), right)
+                })?;
+                rest = behind;
+            }
+            nth += 1;
+        }
+        Ok(full + rest)
+    }
+
+    /// Where the `nth` `${` of a string stands, with what belongs to it; the whole string where escapes hide it.
+    fn nth_opening(&self, at: &Range<usize>, nth: usize) -> Range<usize> {
+        let raw = self.text.get(at.clone()).unwrap_or_default();
+        let Some((start, _)) = raw.match_indices("${").nth(nth) else { return at.clone() };
+        let end = raw.get(start..).and_then(|opened| opened.find('}')).map_or(raw.len(), |end| start + end + 1);
+        at.start + start..at.start + end
+    }
+}
+
+/// The first that is wrong should be the first that is complained about.
+fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Spanned<toml::de::DeString<'i>>, &'t Spanned<DeValue<'i>>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    entries
+}
+
+/// The tables of an array of them, and where each begins.
+fn tables<'t, 'i>(
+    section: &str,
+    value: &'t Spanned<DeValue<'i>>,
+) -> Result<Vec<(&'t DeTable<'i>, Range<usize>)>, Flaw> {
+    let right = || format!("every {section} is a line [[{section}]], and its keys below");
+    let DeValue::Array(items) = value.get_ref() else { return Err(wrong_type(section, value, right())) };
+    let table = |item: &'t Spanned<DeValue<'i>>| match item.get_ref() {
+        DeValue::Table(table) => Ok((table, item.span())),
+        _ => Err(wrong_type(section, item, right())),
+    };
+    items.iter().map(table).collect()
+}
+
+fn wrong_type(path: &str, value: &Spanned<DeValue>, right: String) -> Flaw {
+    let is = match value.get_ref() {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    };
+    Flaw { at: value.span(), what: format!("`{path}` can't be {is}"), right }
+}
+
+fn right_type(shape: Shape) -> String {
+    match shape {
+        Shape::Text(name) => format!("it takes a string, \"{name}\""),
+        Shape::Number => "it takes a whole number, such as 100".to_owned(),
+        Shape::Time => "it takes a string with a duration, such as \"500ms\", \"10s\" or \"2h\"".to_owned(),
+        Shape::Size => "it takes a string with a size, such as \"16KiB\", or a number of bytes".to_owned(),
+        Shape::Switch => "it is true or false".to_owned(),
+        Shape::Choice(_, choices) => format!("{}, as a string", one_of(&choices())),
+        Shape::Texts(name) => format!("it takes an array of strings, [\"{name}\"]"),
+        Shape::Numbers(_) => "it takes an array of whole numbers, such as [502, 503]".to_owned(),
+    }
+}
+
+fn example_line(name: &str, shape: Shape) -> String {
+    let value = if name == "url" { "http://127.0.0.1:3000" } else { "127.0.0.1:8080" };
+    match shape {
+        Shape::Text(_) => format!("{name} = \"{value}\""),
+        _ => name.to_owned(),
+    }
+}
+
+fn right_syntax(message: &str) -> &'static str {
+    if message.contains("duplicate key") {
+        "a key or section is given once; only [[listener]] and [[backend]] may be repeated"
+    } else {
+        "a file is made of lines such as workers = 2, sections such as [timeouts], and within them idle = \"60s\""
+    }
+}
+
+/// No key of that name here; perhaps elsewhere, or a letter away.
+fn unknown<T>(keys: &[Key<T>], section: &str, name: &Spanned<toml::de::DeString>) -> Flaw {
+    let wrong = &**name.get_ref();
+    let place = match section {
+        "" => "above all sections".to_owned(),
+        "listener" | "backend" => format!("in [[{section}]]"),
+        _ => format!("in [{section}]"),
+    };
+    let mut known: Vec<&str> = keys.iter().filter(|key| key.section() == section).map(Key::name).collect();
+    if section.is_empty() {
+        known.extend(["listener", "backend"]);
+        known.extend(keys.iter().map(Key::section).filter(|section| !section.is_empty()));
+    }
+    let as_flag = wrong.replace('_', "-");
+    let elsewhere = KEYS.iter().find(|key| !section.is_empty() && key.section().is_empty() && key.name() == wrong);
+    let elsewhere = elsewhere
+        .or_else(|| KEYS.iter().find(|key| key.section() != section && [key.name(), key.flag].contains(&&*as_flag)));
+    let elsewhere = elsewhere.or_else(|| KEYS.iter().find(|key| key.name() == wrong));
+    let right = match elsewhere {
+        Some(key) if key.section().is_empty() => format!("`{}` stands above all sections", key.name()),
+        Some(key) if key.section() == section => format!("the nearest is `{}`", key.name()),
+        Some(key) => format!("the nearest is `{}` in [{}]", key.name(), key.section()),
+        None => match known.iter().min_by_key(|name| strsim::damerau_levenshtein(name, wrong)) {
+            Some(nearest) => format!("the nearest is `{nearest}`"),
+            None => String::new(),
+        },
+    };
+    Flaw { at: name.span(), what: format!("there is no key `{wrong}` {place}"), right }
+}
