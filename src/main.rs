@@ -1,6 +1,6 @@
 //! The program: flags in, exit code out. Everything that a test would want is in the library.
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -24,16 +24,20 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> Result<ExitCode, StartError> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| StartError::System("the signals", error))?;
-    let timeout = config.timeouts.drain;
+    let mut signals =
+        Signals::new([SIGHUP, SIGTERM, SIGINT]).map_err(|error| StartError::System("the signals", error))?;
+    let mut current = config.clone();
     let is_demo = config.demo;
     let balancer = if is_demo { start_demo(config)? } else { Balancer::start(config)? };
     greet(&balancer, is_demo);
 
-    signals.forever().next();
+    while signals.forever().next() == Some(SIGHUP) {
+        reload(&balancer, &mut current);
+    }
+    let timeout = current.timeouts.drain;
     log::info!("draining: what is in flight is finished, for at most {timeout:?}");
     std::thread::spawn(move || {
-        signals.forever().next();
+        while signals.forever().next() == Some(SIGHUP) {}
         std::process::exit(i32::from(CUT)); // asked twice: now
     });
     if balancer.drain(timeout) {
@@ -41,6 +45,30 @@ fn run(config: Config) -> Result<ExitCode, StartError> {
     }
     log::warn!("the drain timeout is over: what was still in flight has been cut");
     Ok(ExitCode::from(CUT))
+}
+
+/// Reads the configuration again: all of it holds from now on, or none.
+fn reload(balancer: &Balancer, current: &mut Config) {
+    let outcome = current.reload().map_err(|error| error.to_string()).and_then(|new| {
+        let restart = balancer.reload(new.clone()).map_err(|error| error.to_string())?;
+        Ok((new, restart))
+    });
+    match outcome {
+        Ok((new, restart)) => {
+            log::set_max_level(new.log_level);
+            log::info!("reloaded: {} backends", new.backends.len());
+            for key in restart {
+                log::warn!("{key} has changed, which takes effect with a restart");
+            }
+            *current = new;
+        }
+        Err(error) => {
+            log::error!("the old configuration is kept: the new one is refused");
+            for line in error.lines() {
+                log::error!("{line}");
+            }
+        }
+    }
 }
 
 /// Listens everywhere before anything is said or answered.

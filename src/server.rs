@@ -1,17 +1,17 @@
 //! Start everything; drain; stop.
 
 use crate::access_log::AccessLog;
-use crate::balance::{Backend, BackendSettings, Queue, Rotation};
 use crate::config::{AccessLogFormat, Config};
 use crate::error::Reason;
 use crate::exchange::{Client, Counts, Desk, Shared};
+use crate::live::Live;
 use crate::net::{self, Headcount, Listeners, Lot, Stopper};
 use crate::workers;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,8 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 /// ```
 pub struct Balancer {
     shared: Arc<Shared>,
-    addresses: Vec<SocketAddr>,
+    /// Each listener's address as it was configured, and as it is.
+    listening: Mutex<Vec<(SocketAddr, SocketAddr)>>,
     stopper: Stopper,
     acceptor: Option<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
@@ -45,8 +46,6 @@ pub struct Balancer {
 /// Why a balancer did not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// A backend's name has no address.
-    Resolve(String, io::Error),
     /// An address can't be listened on.
     Listen(SocketAddr, io::Error),
     /// The system has no thread, poll or descriptor to give.
@@ -56,7 +55,6 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Resolve(origin, error) => write!(f, "the backend {origin} can't be found: {error}"),
             StartError::Listen(address, error) => {
                 write!(f, "can't listen on {address} (port {}): {error}", address.port())
             }
@@ -98,18 +96,15 @@ impl Balancer {
     /// Starts to listen, accept and answer.
     ///
     /// # Errors
-    /// A backend that has no address, an address that can't be had, or a system that has no threads left. Nothing
+    /// An address that can't be had, or a system that has no threads left. Nothing
     /// keeps running then.
     pub fn start(config: Config) -> Result<Balancer, StartError> {
         let descriptors = net::raise_limit();
-        let bound = net::bind(&config.listeners.iter().map(|listener| listener.address).collect::<Vec<_>>())
-            .map_err(|(address, error)| StartError::Listen(address, error))?;
+        let configured: Vec<SocketAddr> = config.listeners.iter().map(|listener| listener.address).collect();
+        let bound = net::bind(&configured).map_err(|(address, error)| StartError::Listen(address, error))?;
         let system = |what| move |error| StartError::System(what, error);
         let addresses = bound.addresses().map_err(system("the listeners"))?;
         let most = config.max_connections.unwrap_or(descriptors.saturating_sub(RESERVE)).max(1);
-        let queue = Arc::<Queue>::default();
-        let backends = resolve(&config, &queue)?;
-        let rotation = Rotation::new(backends, Arc::clone(&queue), &config.balance, config.passive_health);
         let listeners = Listeners::new(bound).map_err(system("the listeners"))?;
         let (access_log, log_writer) = match config.access_log {
             AccessLogFormat::Off => (None, None),
@@ -119,19 +114,17 @@ impl Balancer {
             }
         };
         let shared = Arc::new(Shared {
-            rotation,
-            queue,
             lot: Lot::new(descriptors).map_err(system("the lot"))?,
             access_log,
             connections: Headcount::default(),
             counts: (0..config.workers).map(|_| Counts::default()).collect(),
             collected: AtomicUsize::new(0),
-            config,
+            live: Live::new(config),
         });
         // From here on, dropping the balancer ends what has been started.
         let mut balancer = Balancer {
             shared,
-            addresses,
+            listening: Mutex::new(configured.into_iter().zip(addresses).collect()),
             stopper: listeners.stopper(),
             acceptor: None,
             workers: Vec::new(),
@@ -148,12 +141,38 @@ impl Balancer {
 
     /// Where it listens first.
     pub fn address(&self) -> SocketAddr {
-        self.addresses[0]
+        self.addresses()[0]
     }
 
     /// Where it listens, with the ports that the system chose.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listening().iter().map(|(_, address)| *address).collect()
+    }
+
+    fn listening(&self) -> MutexGuard<'_, Vec<(SocketAddr, SocketAddr)>> {
+        // Changed as a whole, or not at all.
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on with another configuration: all of it or, if an address can't be had, nothing. What has begun ends under
+    /// the old one. Returns the keys that differ and can't change without a restart.
+    ///
+    /// # Errors
+    /// An address that can't be listened on.
+    pub fn reload(&self, config: Config) -> Result<Vec<&'static str>, StartError> {
+        let mut listening = self.listening();
+        let configured: Vec<SocketAddr> = config.listeners.iter().map(|listener| listener.address).collect();
+        // Those that stay are left alone: nobody who waits there is lost.
+        let (stay, leave): (Vec<_>, Vec<_>) = listening.iter().partition(|(address, _)| configured.contains(address));
+        let new: Vec<SocketAddr> =
+            configured.into_iter().filter(|new| !stay.iter().any(|(address, _)| address == new)).collect();
+        let bound = net::bind(&new).map_err(|(address, error)| StartError::Listen(address, error))?;
+        let addresses = bound.addresses().map_err(|error| StartError::System("the listeners", error))?;
+        let restart = self.shared.live.current().config.needs_restart(&config);
+        self.shared.live.replace(config);
+        self.stopper.change(bound, leave.into_iter().map(|(_, address)| address));
+        *listening = stay.into_iter().chain(new.into_iter().zip(addresses)).collect();
+        Ok(restart)
     }
 
     /// What has been counted so far.
@@ -162,7 +181,8 @@ impl Balancer {
         let sum = |count: fn(&Counts) -> &AtomicUsize| -> usize {
             shared.counts.iter().map(|counts| count(counts).load(Ordering::Acquire)).sum()
         };
-        let backends = || shared.rotation.members().iter().map(|member| &member.backend);
+        let live = shared.live.current();
+        let backends = || live.rotation.members().iter().map(|member| &member.backend);
         let exchanges = sum(|counts| &counts.ended); // before those begun, so that the difference is never negative
         Counters {
             connections: shared.connections.count(),
@@ -224,23 +244,12 @@ impl Drop for Balancer {
     }
 }
 
-fn resolve(config: &Config, queue: &Arc<Queue>) -> Result<Vec<(Arc<Backend>, BackendSettings)>, StartError> {
-    let backend = |settings: &BackendSettings| {
-        let origin = &settings.origin;
-        let addresses = origin.resolve().map_err(|error| StartError::Resolve(origin.to_string(), error))?;
-        let none = || StartError::Resolve(origin.to_string(), io::ErrorKind::NotFound.into());
-        let backend = Backend::new(origin.clone(), addresses, queue).ok_or_else(none)?;
-        Ok((Arc::new(backend), settings.clone()))
-    };
-    config.backends.iter().map(backend).collect()
-}
-
 fn accept(shared: &Arc<Shared>, listeners: Listeners, most: usize) {
     let is_full = || shared.connections.count() >= most;
     let make_room = || shared.make_room();
     listeners.accept(is_full, make_room, |socket, peer| {
         let now = Instant::now();
-        let deadline = now + shared.config.timeouts.first_byte;
+        let deadline = now + shared.live.current().config.timeouts.first_byte;
         shared.lot.admit(socket, deadline, |connection| Box::new(Client::new(connection, peer, now, shared)))
     });
 }

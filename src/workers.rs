@@ -59,7 +59,7 @@ fn lead(
         let now = baton.wait(ready)?;
         if now.duration_since(*swept) >= SWEEP {
             *swept = now;
-            shared.rotation.sweep(now);
+            shared.live.current().rotation.sweep(now);
         }
         if ready.len() > 1 {
             return Some(now);
@@ -80,7 +80,7 @@ fn lead(
             }
             desk.hand_over_lines();
         }
-        if shared.queue.has_called() {
+        if shared.live.queue.has_called() {
             return Some(now);
         }
     }
@@ -92,7 +92,7 @@ const SWEEP: Duration = Duration::from_millis(100);
 /// Gives those a turn who have been given a place at a backend: by the turn before, that is, by somebody who left one.
 fn answer_calls(desk: &mut Desk, shared: &Arc<Shared>) {
     loop {
-        let called = shared.queue.take_called();
+        let called = shared.live.queue.take_called();
         if called.is_empty() {
             return;
         }

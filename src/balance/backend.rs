@@ -6,19 +6,19 @@ use super::{Health, Origin};
 use crate::net::Connection;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// A server that answers requests.
 #[derive(Debug)]
 pub struct Backend {
-    /// What it is called in the log: host, port and prefix.
+    /// What it is called in the log.
     pub name: Arc<str>,
     /// How the operator named it.
     pub origin: Origin,
-    /// Where it is; never empty.
-    addresses: Vec<SocketAddr>,
+    /// Where it is; empty while its name has no address.
+    addresses: RwLock<Arc<[SocketAddr]>>,
     /// Which of them answered last.
     preferred: AtomicUsize,
     /// Whether it is fit for requests.
@@ -29,18 +29,17 @@ pub struct Backend {
     awaited: AtomicUsize,
     dials: AtomicUsize,
     queue: Arc<Queue>,
+    /// It is configured no more: nothing of it is kept.
+    retired: AtomicBool,
 }
 
 impl Backend {
-    /// A backend at these addresses; `None` if there are none. Its places are handed to those who wait in `queue`.
-    pub fn new(origin: Origin, addresses: Vec<SocketAddr>, queue: &Arc<Queue>) -> Option<Backend> {
-        if addresses.is_empty() {
-            return None;
-        }
-        Some(Backend {
-            name: format!("{}{}", origin.authority, origin.prefix).into(),
+    /// A backend at these addresses. Its places are handed to those who wait in `queue`.
+    pub fn new(name: &str, origin: Origin, addresses: Vec<SocketAddr>, queue: &Arc<Queue>) -> Backend {
+        Backend {
+            name: name.into(),
             origin,
-            addresses,
+            addresses: RwLock::new(addresses.into()),
             preferred: AtomicUsize::new(0),
             health: Arc::new(Health::new(Instant::now())),
             spares: Spares::new(),
@@ -48,7 +47,8 @@ impl Backend {
             awaited: AtomicUsize::new(0),
             dials: AtomicUsize::new(0),
             queue: Arc::clone(queue),
-        })
+            retired: AtomicBool::new(false),
+        }
     }
 
     /// Counts an exchange in, unless `limit` are with it already.
@@ -75,7 +75,11 @@ impl Backend {
     /// # Errors
     /// The kernel's, for what it can say at once.
     pub fn dial(&self, client: &Connection, nth: usize) -> io::Result<Connection> {
-        let connection = client.dial(self.addresses[nth % self.addresses.len()])?;
+        let addresses = self.addresses();
+        let nth = nth.checked_rem(addresses.len());
+        let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        let address = nth.and_then(|nth| addresses.get(nth)).ok_or_else(none)?;
+        let connection = client.dial(*address)?;
         self.dials.fetch_add(1, Ordering::Relaxed);
         Ok(connection)
     }
@@ -94,12 +98,35 @@ impl Backend {
 
     /// How many addresses it has.
     pub fn address_count(&self) -> usize {
-        self.addresses.len()
+        self.addresses().len()
+    }
+
+    /// Its addresses.
+    pub fn addresses(&self) -> Arc<[SocketAddr]> {
+        Arc::clone(&self.addresses.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Its name has been looked up again. Says whether that has changed anything.
+    pub fn move_to(&self, addresses: &[SocketAddr]) -> bool {
+        if *self.addresses() == *addresses {
+            return false;
+        }
+        *self.addresses.write().unwrap_or_else(PoisonError::into_inner) = addresses.into();
+        self.preferred.store(0, Ordering::Relaxed);
+        true
+    }
+
+    /// It is configured no more: what it still has in flight is finished, and nothing is kept.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::SeqCst);
+        while self.spares.close_oldest() {}
     }
 
     /// Keeps a connection for the next request, at most for `life`.
     pub fn rest(&self, connection: Connection, now: Instant, life: Duration) {
-        self.spares.rest(connection, now, life);
+        if !self.retired.load(Ordering::SeqCst) {
+            self.spares.rest(connection, now, life);
+        }
     }
 
     /// A kept connection was closed by the backend when it was used again, this long after it had been rested.

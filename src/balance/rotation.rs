@@ -19,9 +19,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Rotation {
     members: Arc<[Member]>,
-    turn: AtomicUsize,
-    /// Spreads second choices.
-    spread: AtomicUsize,
+    turns: Arc<Turns>,
     queue: Arc<Queue>,
     /// Most that wait in it.
     queue_limit: usize,
@@ -30,6 +28,14 @@ pub struct Rotation {
     born: Instant,
     /// When it was last said that every backend is ejected, in seconds since `born`, from 1.
     last_cry: AtomicU64,
+}
+
+/// The counters, which go on over reloads.
+#[derive(Debug, Default)]
+struct Turns {
+    first: AtomicUsize,
+    /// Spreads second choices.
+    second: AtomicUsize,
 }
 
 /// A backend, and what was said about its place among the others.
@@ -82,14 +88,33 @@ impl Rotation {
         balance: &BalanceSettings,
         passive: PassiveHealth,
     ) -> Rotation {
+        Rotation::going_on(members, Arc::default(), queue, balance, passive)
+    }
+
+    /// The rotation after a reload: its turns go on where these are.
+    pub fn succeeded_by(
+        &self,
+        members: impl IntoIterator<Item = (Arc<Backend>, BackendSettings)>,
+        balance: &BalanceSettings,
+        passive: PassiveHealth,
+    ) -> Rotation {
+        Rotation::going_on(members, Arc::clone(&self.turns), Arc::clone(&self.queue), balance, passive)
+    }
+
+    fn going_on(
+        members: impl IntoIterator<Item = (Arc<Backend>, BackendSettings)>,
+        turns: Arc<Turns>,
+        queue: Arc<Queue>,
+        balance: &BalanceSettings,
+        passive: PassiveHealth,
+    ) -> Rotation {
         let member = |(backend, settings): (Arc<Backend>, BackendSettings)| Member {
             backend,
             max_in_flight: settings.max_in_flight.or(balance.max_in_flight),
         };
         Rotation {
             members: members.into_iter().map(member).collect(),
-            turn: AtomicUsize::new(0),
-            spread: AtomicUsize::new(0),
+            turns,
             queue,
             queue_limit: balance.queue,
             slow_start: balance.slow_start,
@@ -108,7 +133,7 @@ impl Rotation {
         // Whoever waits already goes first.
         let may_enter = self.queue.length() == 0;
         if tried.is_empty() {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let turn = self.turns.first.fetch_add(1, Ordering::Relaxed);
             let nth = turn.checked_rem(self.members.len()).ok_or(Unserved::Nobody)?;
             let member = &self.members[nth];
             let takes_it = match self.standing(member, now) {
@@ -131,7 +156,7 @@ impl Rotation {
         let fit = |nth: &usize| !tried.contains(nth) && self.is_in(*nth, now);
         if may_enter {
             let free = || (0..self.members.len()).filter(fit).filter(|&nth| !self.members[nth].is_full());
-            if let Some(offset) = self.spread.fetch_add(1, Ordering::Relaxed).checked_rem(free().count()) {
+            if let Some(offset) = self.turns.second.fetch_add(1, Ordering::Relaxed).checked_rem(free().count()) {
                 // One that has filled up this moment is passed over.
                 let in_turn = free().skip(offset).chain(free().take(offset));
                 if let Some(pick) = in_turn.filter_map(|nth| self.enter(nth, now)).next() {
@@ -164,7 +189,7 @@ impl Rotation {
             let members = self.members.iter().enumerate().filter(|(nth, _)| !tried.contains(nth));
             members.filter(|(_, member)| !matches!(self.standing(member, now), Standing::Down)).map(|(nth, _)| nth)
         };
-        let offset = self.spread.fetch_add(1, Ordering::Relaxed).checked_rem(ejected().count())?;
+        let offset = self.turns.second.fetch_add(1, Ordering::Relaxed).checked_rem(ejected().count())?;
         let nth = ejected().nth(offset)?;
         let pick = self.try_out(nth, now).or_else(|| {
             let trial = self.members[nth].backend.health.last_resort();
@@ -205,6 +230,13 @@ impl Rotation {
         // Who refuses connections is down for certain.
         let may_eject = |failure| failure == Failure::Refused || self.may_eject();
         tell(backend.health.failed(failure, trial, now, &self.passive, may_eject), backend);
+    }
+
+    /// Hands free places to those who wait.
+    pub fn serve_queue(&self) {
+        for member in self.members.iter() {
+            self.queue.serve(&member.backend);
+        }
     }
 
     /// All backends.

@@ -2,9 +2,8 @@
 
 use super::Client;
 use crate::access_log::{self, AccessLog, Outcome};
-use crate::balance::{Queue, Rotation};
-use crate::config::Config;
 use crate::http::CHUNK_HEAD_ROOM;
+use crate::live::{Live, View};
 use crate::net::{Connection, Headcount, Lot};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -15,12 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// What all workers share.
 pub struct Shared {
-    /// What was set.
-    pub config: Config,
-    /// Whose turn it is.
-    pub rotation: Rotation,
-    /// Who waits for a place at a backend.
-    pub queue: Arc<Queue>,
+    /// What was set, and whose turn it is.
+    pub live: Live,
     /// Where visits wait.
     pub lot: Lot<Client>,
     /// Where finished exchanges are told of.
@@ -54,6 +49,8 @@ const BUDGET: usize = 1024 * 1024;
 /// A worker's desk.
 pub struct Desk {
     pub(super) shared: Arc<Shared>,
+    /// What held at the beginning of the turn.
+    pub(super) live: View,
     worker: usize,
     /// The time, as of the beginning of the turn.
     pub(super) now: Instant,
@@ -78,11 +75,11 @@ pub struct Desk {
 impl Desk {
     /// A desk for the `worker`th worker.
     pub fn new(shared: Arc<Shared>, worker: usize) -> Desk {
-        let config = &shared.config;
-        let largest_head = config.request_limits.head_bytes.max(config.response_head_bytes);
+        let live = shared.live.view();
         Desk {
             now: Instant::now(),
-            inbound: vec![0; BUFFER.max(largest_head + CHUNK_HEAD_ROOM)],
+            inbound: vec![0; buffer_size(&live)],
+            live,
             out: Vec::with_capacity(4096),
             budget: BUDGET,
             kind: Budget::Whole,
@@ -107,6 +104,10 @@ impl Desk {
     /// Makes ready for a turn.
     pub fn clear(&mut self, now: Instant, budget: Budget) {
         self.now = now;
+        if self.live.refresh(&self.shared.live) {
+            // Never smaller: an exchange that began before may still need what there was.
+            self.inbound.resize(buffer_size(&self.live).max(self.inbound.len()), 0);
+        }
         self.moved = false;
         self.kind = budget;
         self.cut_short = false;
@@ -178,6 +179,11 @@ impl Desk {
         }
         id
     }
+}
+
+/// Larger than any head may be.
+fn buffer_size(live: &View) -> usize {
+    BUFFER.max(live.config.request_limits.head_bytes.max(live.config.response_head_bytes) + CHUNK_HEAD_ROOM)
 }
 
 /// How much a turn may move.

@@ -27,7 +27,7 @@ impl Asked {
         Asked {
             spare: Some(need),
             address: pick.place.preferred_address(),
-            addresses_left: pick.place.address_count() - 1,
+            addresses_left: pick.place.address_count().saturating_sub(1),
             place: pick.place,
             trial: pick.trial,
         }
@@ -37,7 +37,7 @@ impl Asked {
     pub(super) fn try_next_address(&mut self) -> bool {
         let Some(left) = self.addresses_left.checked_sub(1) else { return false };
         self.spare = None;
-        self.address = (self.address + 1) % self.place.address_count();
+        self.address += 1;
         self.addresses_left = left;
         true
     }
@@ -136,7 +136,7 @@ fn dial(backend: &Backend, address: usize, client: &Connection, shared: &Shared)
 
 /// How long a backend's connection is kept: less than the backend keeps it, if it says so.
 pub(super) fn spare_life(backend_keeps: Option<u64>, desk: &Desk) -> Duration {
-    let ours = desk.shared.config.timeouts.spare;
+    let ours = desk.live.config.timeouts.spare;
     // Half of it: the backend's count began before ours, and the next request must arrive in time.
     backend_keeps.map_or(ours, |seconds| ours.min(Duration::from_secs(seconds) / 2))
 }

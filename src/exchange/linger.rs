@@ -24,7 +24,7 @@ pub(super) struct Linger {
 impl Linger {
     /// Begins to close, once the client has taken `answer`.
     pub(super) fn after(answer: Vec<u8>, desk: &Desk) -> Linger {
-        Linger { answer, half_closed: false, discarded: 0, deadline: desk.now + desk.shared.config.timeouts.linger }
+        Linger { answer, half_closed: false, discarded: 0, deadline: desk.now + desk.live.config.timeouts.linger }
     }
 
     /// Closes at once: nobody reads any more, or must not believe that this is the end.

@@ -158,8 +158,8 @@ impl Client {
             desk.spend(&mut self.connection).map_err(|_| Reason::ClientGone)?;
             return Err(Stop::NotYet(Wait::client(Wants::READABLE)));
         }
-        let limits = desk.shared.config.request_limits;
-        let deadline = desk.now + desk.shared.config.timeouts.head;
+        let limits = desk.live.config.request_limits;
+        let deadline = desk.now + desk.live.config.timeouts.head;
         let mut begun = match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Head(begun) => *begun,
             Phase::Idle | Phase::Serving(_) | Phase::Tunnelling(_) | Phase::Lingering(_) => {
@@ -195,7 +195,7 @@ impl Client {
     fn open_exchange(&mut self, inbound: &[u8], gathered: &Gathered, desk: &mut Desk) {
         let (head, behind) = inbound[..gathered.end].split_at(gathered.head_end);
         let mut table = FieldTable::default();
-        let request = match Request::read(head, &gathered.scan, &mut table, desk.shared.config.request_limits) {
+        let request = match Request::read(head, &gathered.scan, &mut table, desk.live.config.request_limits) {
             Ok(request) => request,
             Err(flaw) => return self.refuse(Fault::of_request(flaw), head, desk),
         };
@@ -208,14 +208,14 @@ impl Client {
             address: self.address.ip(),
             claims: self.claims(desk),
             fresh_id: str::from_utf8(&fresh_id).unwrap_or_default(),
-            via: desk.shared.config.via,
+            via: desk.live.config.via,
         };
         desk.count_begun();
         self.phase = Phase::Serving(Box::new(Exchange::new(&request, &sender, self.address, desk)));
     }
 
     fn claims(&self, desk: &Desk) -> Claims {
-        let trusted = &desk.shared.config.trusted_proxies;
+        let trusted = &desk.live.config.trusted_proxies;
         match trusted.iter().any(|network| network.contains(self.address.ip())) {
             true => Claims::Extended,
             false => Claims::Replaced,
@@ -331,13 +331,13 @@ impl Client {
 
     /// Until when it waits, and what it means if nothing comes.
     fn deadline(&self, desk: &Desk) -> (Instant, Reason) {
-        let timeouts = &desk.shared.config.timeouts;
+        let timeouts = &desk.live.config.timeouts;
         match &self.phase {
             Phase::Idle if self.is_known => (self.since + timeouts.idle, Reason::ClientGone),
             Phase::Idle => (self.since + timeouts.first_byte, Reason::ClientGone),
             Phase::Head(begun) => (begun.deadline, Reason::ClientHeadTimeout),
-            Phase::Serving(exchange) => exchange.deadline(desk),
-            Phase::Tunnelling(tunnel) => (tunnel.deadline(desk), Reason::BackendBodyTimeout),
+            Phase::Serving(exchange) => exchange.deadline(),
+            Phase::Tunnelling(tunnel) => (tunnel.deadline(), Reason::BackendBodyTimeout),
             Phase::Lingering(linger) => (linger.deadline, Reason::ClientGone),
         }
     }
@@ -361,7 +361,7 @@ impl Shared {
     /// Frees a descriptor: the oldest spare's, else that of the client that has been idle longest. `false`: there is
     /// neither.
     pub fn make_room(&self) -> bool {
-        self.rotation.members().iter().any(|member| member.backend.close_oldest_spare())
+        self.live.current().rotation.members().iter().any(|member| member.backend.close_oldest_spare())
             || self.lot.take_oldest_idle(Client::rests_since).is_some()
     }
 }

@@ -19,6 +19,7 @@ use crate::http::{
     Answer, BodyFraming, Endings, FieldTable, Flaw, HeadScan, Persistence, Request, Response, Sender, Version,
     backend_may_be_reused, client_may_stay, forward_interim, forward_response,
 };
+use crate::live::Snapshot;
 use crate::net::{Connection, Glance, Wants};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub(super) struct Exchange {
     /// When a byte of either body last moved.
     progress: Instant,
     record: Record,
+    /// What held when it began, and holds until it ends.
+    snapshot: Arc<Snapshot>,
 }
 
 /// What must be remembered of a request once its head has been forwarded.
@@ -122,6 +125,7 @@ impl Exchange {
             client_end_is_fine: false,
             progress: desk.now,
             record: Record::new(client, desk),
+            snapshot: desk.live.share(),
         }
     }
 
@@ -132,7 +136,7 @@ impl Exchange {
             let outcome = match self.choose(client, desk) {
                 Ok(()) => self.relay_both_ways(client, desk),
                 // In the queue: whoever leaves loses the place.
-                Err(Stop::NotYet(wait)) => self.watch_for_leaving(client, desk, wait),
+                Err(Stop::NotYet(wait)) => self.watch_for_leaving(client, wait),
                 Err(fault) => Err(fault),
             };
             let fault = match outcome {
@@ -144,7 +148,7 @@ impl Exchange {
                 Err(Stop::Fault(fault)) => fault,
             };
             self.blame(&fault, desk);
-            if !self.tries_again(&fault, desk) {
+            if !self.tries_again(&fault) {
                 return Err(Stop::Fault(fault));
             }
         }
@@ -181,7 +185,7 @@ impl Exchange {
     /// Whose turn it is; if all who could serve are full, once one of them isn't any more.
     fn wait_for_turn(&mut self, client: &Connection, desk: &Desk) -> Result<Pick, Stop> {
         if self.waiting.is_none() {
-            match desk.shared.rotation.next(&self.tried, client.caller(), desk.now) {
+            match self.snapshot.rotation.next(&self.tried, client.caller(), desk.now) {
                 Ok(pick) => return Ok(pick),
                 Err(Unserved::Wait(waiting)) => self.waiting = Some(waiting),
                 Err(Unserved::QueueFull) => return Err(Reason::QueueFull.into()),
@@ -210,7 +214,7 @@ impl Exchange {
         let asked = self.leg.as_mut().map(|leg| &mut leg.asked).or(self.asked.as_mut());
         if let Some(asked) = asked.filter(|_| self.said != Said::Head) {
             let trial: Option<Trial> = asked.trial.take();
-            desk.shared.rotation.failed(&asked.place, failure, trial, desk.now);
+            self.snapshot.rotation.failed(&asked.place, failure, trial, desk.now);
         }
     }
 
@@ -242,12 +246,12 @@ impl Exchange {
         if let Sending::Broken(Some(fault)) = self.upload.state {
             return Err(fault.into()); // the client broke its request off: what the backend had said before is through
         }
-        self.watch_for_leaving(client, desk, wait)
+        self.watch_for_leaving(client, wait)
     }
 
     /// A reset means that the client is gone. So does, while a whole request waits for its backend, its end of file with
     /// nothing unread before it.
-    fn watch_for_leaving(&mut self, client: &Connection, desk: &Desk, wait: Wait) -> Result<After, Stop> {
+    fn watch_for_leaving(&mut self, client: &Connection, wait: Wait) -> Result<After, Stop> {
         if client.is_broken() {
             return Err(Reason::ClientGone.into());
         }
@@ -258,7 +262,7 @@ impl Exchange {
         }
         if client.is_ending() {
             match client.glance() {
-                Glance::Ended if desk.shared.config.half_close == HalfClose::Gone => {
+                Glance::Ended if self.snapshot.config.half_close == HalfClose::Gone => {
                     return Err(Reason::ClientGone.into());
                 }
                 Glance::Ended | Glance::Bytes => {
@@ -305,7 +309,7 @@ impl Exchange {
     fn head_of_response(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<Option<Box<Tunnel>>, Stop> {
         self.download.flush(client, desk).map_err(of_download)?; // interim responses, to a slow reader
         let Some(leg) = &mut self.leg else { return Err(Reason::BackendClosedBeforeResponse.into()) };
-        let limit = desk.shared.config.response_head_bytes;
+        let limit = self.snapshot.config.response_head_bytes;
         let too_large = |so_far: &[u8], _: &_| if so_far.len() > limit { Err(Flaw::HeadTooLarge) } else { Ok(()) };
         let Gathered { scan, head_end, end } = match self.gather.read(&mut leg.connection, &mut desk.inbound, too_large)
         {
@@ -323,7 +327,7 @@ impl Exchange {
         }
         self.gather = Gather::of_response();
         let trial = leg.asked.trial.take();
-        desk.shared.rotation.answered(&mut leg.asked.place, trial, desk.now);
+        self.snapshot.rotation.answered(&mut leg.asked.place, trial, desk.now);
         desk.budget = desk.budget.saturating_sub(end);
         self.record.wait.get_or_insert(desk.now.saturating_duration_since(self.upload.done()));
 
@@ -369,7 +373,7 @@ impl Exchange {
             self.said = Said::Interim;
             self.upload.renew(desk.now); // a backend that says "102 Processing" is not late
             if self.traits.version == Version::Http11 {
-                forward_interim(&response, desk.shared.config.via, out);
+                forward_interim(&response, self.snapshot.config.via, out);
                 self.download.send(&[out], client, desk).map_err(of_download)?;
             }
             return Ok(None);
@@ -392,7 +396,7 @@ impl Exchange {
             spare_life: backend_may_be_reused(response.version, response.options, response.framing)
                 .then(|| spare_life(response.keep_alive_timeout, desk)),
         };
-        let via = desk.shared.config.via;
+        let via = self.snapshot.config.via;
         let date = if response.has_date() { "" } else { desk.date() };
         let answer = Answer { version, persistence: self.verdict.persistence, date, via };
         forward_response(&response, &answer, out);
@@ -400,7 +404,7 @@ impl Exchange {
             return self.begin_tunnel(out, behind, client, desk).map(Some);
         }
         let encoding = if ending == Endings::Chunks { Encoding::Chunked } else { Encoding::Raw };
-        let trailer_limit = desk.shared.config.response_head_bytes;
+        let trailer_limit = self.snapshot.config.response_head_bytes;
         let interim = self.download.take_leftover();
         self.download = Pump::new(response.framing, encoding, trailer_limit, response.connection_named());
         self.download.send(&[&interim], client, desk).map_err(of_download)?;
@@ -430,6 +434,7 @@ impl Exchange {
             leg,
             head: self.upload.take_head(),
             record: self.record.clone(),
+            snapshot: Arc::clone(&self.snapshot),
             up: Direction::new(Pump::tunnel()),
             down: Direction::new(down),
             progress: desk.now,
@@ -457,13 +462,13 @@ impl Exchange {
 
     /// Whether something has been waited for too long.
     fn overdue(&self, desk: &Desk) -> Option<Reason> {
-        let (deadline, reason) = self.deadline(desk);
+        let (deadline, reason) = self.deadline();
         (desk.now >= deadline).then_some(reason)
     }
 
     /// Until when this exchange waits for what it waits for, and what it means if that does not come.
-    pub(super) fn deadline(&self, desk: &Desk) -> (Instant, Reason) {
-        let timeouts = &desk.shared.config.timeouts;
+    pub(super) fn deadline(&self) -> (Instant, Reason) {
+        let timeouts = &self.snapshot.config.timeouts;
         if let Some(until) = self.upload.collects_until() {
             return (until, Reason::ClientBodyTimeout);
         }
@@ -490,7 +495,7 @@ impl Exchange {
 
     /// Whether, and where, the request is tried again after this fault: never once a byte of an answer has come, and
     /// only if it is still whole in memory.
-    fn tries_again(&mut self, fault: &Fault, desk: &Desk) -> bool {
+    fn tries_again(&mut self, fault: &Fault) -> bool {
         let leg = self.leg.take(); // whatever happens next, this connection is spent
         let was_spare = leg.as_ref().is_some_and(Leg::is_spare);
         let Some(mut asked) = leg.map(|leg| leg.asked).or(self.asked.take()) else { return false };
@@ -514,7 +519,7 @@ impl Exchange {
         }
         match &mut self.asked {
             Some(asked) => asked.place.is_awaited(),
-            None if self.tried.len() >= desk.shared.rotation.members().len() => return false,
+            None if self.tried.len() >= self.snapshot.rotation.members().len() => return false,
             None => {}
         }
         self.upload.restart();

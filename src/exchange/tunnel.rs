@@ -7,7 +7,9 @@ use super::record::Record;
 use super::stop::{Stop, Wait};
 use crate::error::Reason;
 use crate::http::ForwardedRequest;
+use crate::live::Snapshot;
 use crate::net::{Connection, Wants};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A connection that has left HTTP behind.
@@ -15,6 +17,8 @@ pub(super) struct Tunnel {
     pub(super) leg: Leg,
     pub(super) head: ForwardedRequest,
     pub(super) record: Record,
+    /// What held when it began.
+    pub(super) snapshot: Arc<Snapshot>,
     pub(super) up: Direction,
     pub(super) down: Direction,
     /// When a byte last moved, in either direction.
@@ -77,7 +81,7 @@ impl Tunnel {
         if up.is_none() && down.is_none() {
             return Ok(());
         }
-        if desk.now >= self.deadline(desk) {
+        if desk.now >= self.deadline() {
             return Err(Reason::BackendBodyTimeout.into());
         }
         Err(Stop::NotYet(wait))
@@ -89,7 +93,7 @@ impl Tunnel {
     }
 
     /// Until when a byte must move.
-    pub(super) fn deadline(&self, desk: &Desk) -> Instant {
-        self.progress + desk.shared.config.timeouts.tunnel
+    pub(super) fn deadline(&self) -> Instant {
+        self.progress + self.snapshot.config.timeouts.tunnel
     }
 }

@@ -55,7 +55,7 @@ struct Collect {
 impl Upload {
     /// Nothing has been sent yet.
     pub(super) fn new(request: &Request<'_, '_>, sender: &Sender<'_>, desk: &Desk) -> Upload {
-        let config = &desk.shared.config;
+        let config = &desk.live.config;
         let collect = match request.framing {
             BodyFraming::Length(length) if length <= COLLECTED_BODY && !request.expects_continue => {
                 let until = desk.now + config.timeouts.collect;
