@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod access_log;
 pub mod logger;
 pub mod live;
+pub mod health;
 pub mod config;
 pub mod error;
 pub mod balance;

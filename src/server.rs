@@ -4,6 +4,7 @@ use crate::access_log::AccessLog;
 use crate::config::{AccessLogFormat, Config};
 use crate::error::Reason;
 use crate::exchange::{Client, Counts, Desk, Shared};
+use crate::health::{Checker, Target};
 use crate::live::Live;
 use crate::net::{self, Headcount, Listeners, Lot, Stopper};
 use crate::workers;
@@ -39,6 +40,7 @@ pub struct Balancer {
     listening: Mutex<Vec<(SocketAddr, SocketAddr)>>,
     stopper: Stopper,
     acceptor: Option<JoinHandle<()>>,
+    checker: Option<Checker>,
     workers: Vec<JoinHandle<()>>,
     log_writer: Option<JoinHandle<()>>,
 }
@@ -127,10 +129,14 @@ impl Balancer {
             listening: Mutex::new(configured.into_iter().zip(addresses).collect()),
             stopper: listeners.stopper(),
             acceptor: None,
+            checker: None,
             workers: Vec::new(),
             log_writer,
         };
         workers::start(&balancer.shared, &mut balancer.workers).map_err(system("a worker"))?;
+        let shared = Arc::clone(&balancer.shared);
+        let checker = Checker::start(move || targets(&shared.live)).map_err(system("the health checker"))?;
+        balancer.checker = Some(checker);
         let shared = Arc::clone(&balancer.shared);
         let acceptor = std::thread::Builder::new().name("acceptor".to_owned());
         let acceptor = acceptor.spawn(move || accept(&shared, listeners, most)).map_err(system("the acceptor"))?;
@@ -218,6 +224,7 @@ impl Balancer {
 
     fn stop(&mut self) {
         self.stop_accepting();
+        self.checker = None;
         let mut desk = Desk::new(Arc::clone(&self.shared), 0);
         for mut client in self.shared.lot.close() {
             client.fail(Reason::Shutdown.into(), &mut desk);
@@ -242,6 +249,22 @@ impl Drop for Balancer {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Who is to be looked after.
+fn targets(live: &Live) -> Vec<Target> {
+    let snapshot = live.current();
+    let active = snapshot.config.health.clone().map(Arc::new);
+    let backends = snapshot.rotation.members().iter().map(|member| &member.backend);
+    backends
+        .map(|backend| Target {
+            name: Arc::clone(&backend.name),
+            origin: backend.origin.clone(),
+            addresses: backend.addresses_by_preference(),
+            health: Arc::clone(&backend.health),
+            active: active.clone(),
+        })
+        .collect()
 }
 
 fn accept(shared: &Arc<Shared>, listeners: Listeners, most: usize) {

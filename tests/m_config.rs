@@ -470,7 +470,8 @@ fn check_shows_every_key_with_its_default() {
         let of_backend = ["backend.url", "backend.name", "listener.address", "workers"].contains(&path);
         let line = if of_backend {
             format!("\n{name} = ")
-        } else if default.starts_with(|c: char| c.is_ascii_digit() || "\"[tf".contains(c)) && !default.contains("the ") {
+        } else if default.starts_with(|c: char| c.is_ascii_digit() || "\"[tf".contains(c)) && !default.contains("the ")
+        {
             format!("\n{name} = {default}\n")
         } else {
             format!("\n# {name}: {default}\n")
@@ -486,7 +487,9 @@ fn check_needs_no_file_and_starts_nothing() {
     let address = taken.local_addr().unwrap().to_string();
     let (code, stdout, stderr) = told(&run(&["--check", "--listen", &address, "http://nowhere.invalid"]));
     assert_eq!((code, &*stderr), (Some(0), ""));
-    assert!(stdout.contains(&format!("address = \"{address}\"")) && stdout.contains("url = \"http://nowhere.invalid\""));
+    assert!(
+        stdout.contains(&format!("address = \"{address}\"")) && stdout.contains("url = \"http://nowhere.invalid\"")
+    );
     let (code, stdout, stderr) = told(&run(&["--check"]));
     assert_eq!((code, &*stdout), (Some(2), ""), "there is nothing to be used again: {stderr}");
     assert!(stderr.contains("[[backend]]"), "{stderr}");

@@ -106,6 +106,14 @@ impl Backend {
         Arc::clone(&self.addresses.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Its addresses, the preferred one first.
+    pub fn addresses_by_preference(&self) -> Vec<SocketAddr> {
+        let mut addresses = self.addresses().to_vec();
+        let first = self.preferred_address().checked_rem(addresses.len()).unwrap_or_default();
+        addresses.rotate_left(first);
+        addresses
+    }
+
     /// Its name has been looked up again. Says whether that has changed anything.
     pub fn move_to(&self, addresses: &[SocketAddr]) -> bool {
         if *self.addresses() == *addresses {

@@ -11,6 +11,7 @@
 //! - `lot`: where visits are parked, and the baton by which workers take turns in watching them;
 //! - `headcount`: how many are here, and a wait until nobody is;
 //! - `network`: addresses that begin with the same bits;
+//! - `probe`: short connections that find out whether anybody is there;
 //! - `listener`: where connections come from.
 
 mod connection;
@@ -21,6 +22,7 @@ mod hints;
 mod listener;
 mod lot;
 mod network;
+mod probe;
 mod table;
 
 pub use connection::{Caller, Connection, Glance};
@@ -30,3 +32,4 @@ pub use hints::Wants;
 pub use listener::{Listeners, Stopper, bind};
 pub use lot::{Lead, Lot, Unparked, Watch};
 pub use network::Network;
+pub use probe::{Found, ProbeStopper, Probes};
