@@ -106,7 +106,7 @@ impl State {
             return None;
         }
         let (why, evidence) = match (refused, self.refused) {
-            (true, n) if n == 1 => (Why::Refused, "a connection was refused".to_owned()),
+            (true, 1) => (Why::Refused, "a connection was refused".to_owned()),
             (true, n) => (Why::Refused, format!("{n} connections in a row were refused")),
             (false, _) if self.failures == 1 => (Why::NoAnswer, "a request was not answered".to_owned()),
             (false, _) => (Why::NoAnswer, format!("{} requests in a row were not answered", self.failures)),
