@@ -8,8 +8,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// As many connections wait in the kernel while we are busy; std's 128 overflow in a millisecond of a burst.
@@ -19,7 +18,7 @@ const BACKLOG: i32 = 4096;
 /// (Accepting again at once, without a descriptor, fails at a million times a second.)
 const HALT: Duration = Duration::from_millis(20);
 
-const CALL: Token = Token(usize::MAX);
+const STOP: Token = Token(usize::MAX);
 
 /// Listening sockets, before anybody accepts from them.
 #[derive(Debug)]
@@ -54,56 +53,23 @@ impl Bound {
 pub struct Listeners {
     poll: Poll,
     sockets: Vec<Source>,
-    /// The next socket's number.
-    next: usize,
-    orders: Arc<Orders>,
+    stop: Arc<Waker>,
 }
 
-/// What another thread wants of the one that accepts.
-struct Orders {
-    waker: Waker,
-    stop: AtomicBool,
-    changes: Mutex<Vec<Change>>,
-}
-
-enum Change {
-    Add(TcpListener),
-    Remove(SocketAddr),
-}
-
-/// Tells whoever is in [`Listeners::accept`] what to do.
-pub struct Stopper(Arc<Orders>);
+/// Ends [`Listeners::accept`].
+pub struct Stopper(Arc<Waker>);
 
 impl Stopper {
     /// Stops accepting.
     pub fn stop(&self) {
-        self.0.stop.store(true, Ordering::Release);
-        self.call();
-    }
-
-    /// Accepts from these sockets too, and no more from those at these addresses: what waits there already is accepted,
-    /// then they are closed. All others are left alone.
-    pub fn change(&self, added: Bound, removed: impl IntoIterator<Item = SocketAddr>) {
-        let mut changes = self.0.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        changes.extend(added.0.into_iter().map(Change::Add));
-        changes.extend(removed.into_iter().map(Change::Remove));
-        drop(changes);
-        self.call();
-    }
-
-    fn call(&self) {
-        if let Err(error) = self.0.waker.wake() {
-            log::error!("the listeners could not be called: {error}");
+        if let Err(error) = self.0.wake() {
+            log::error!("the listeners could not be stopped: {error}");
         }
     }
 }
 
 struct Source {
-    number: usize,
-    address: SocketAddr,
     socket: mio::net::TcpListener,
-    /// It is closed once nobody waits there any more.
-    leaving: bool,
     /// Connections may be waiting: accepting has not answered `WouldBlock` since the last event.
     waiting: bool,
 }
@@ -115,47 +81,19 @@ impl Listeners {
     /// The kernel's.
     pub fn new(bound: Bound) -> io::Result<Listeners> {
         let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), CALL)?;
-        let orders = Arc::new(Orders { waker, stop: AtomicBool::new(false), changes: Mutex::default() });
-        let mut listeners = Listeners { poll, sockets: Vec::new(), next: 0, orders };
-        for listener in bound.0 {
-            listeners.watch(listener)?;
+        let stop = Arc::new(Waker::new(poll.registry(), STOP)?);
+        let mut sockets = Vec::with_capacity(bound.0.len());
+        for (nth, listener) in bound.0.into_iter().enumerate() {
+            let mut socket = mio::net::TcpListener::from_std(listener);
+            poll.registry().register(&mut socket, Token(nth), Interest::READABLE)?;
+            sockets.push(Source { socket, waiting: true });
         }
-        Ok(listeners)
-    }
-
-    fn watch(&mut self, listener: TcpListener) -> io::Result<()> {
-        let address = listener.local_addr()?;
-        let mut socket = mio::net::TcpListener::from_std(listener);
-        self.poll.registry().register(&mut socket, Token(self.next), Interest::READABLE)?;
-        self.sockets.push(Source { number: self.next, address, socket, leaving: false, waiting: true });
-        self.next += 1;
-        Ok(())
-    }
-
-    /// Does what was asked for meanwhile.
-    fn obey(&mut self) {
-        let changes = std::mem::take(&mut *self.orders.changes.lock().unwrap_or_else(PoisonError::into_inner));
-        for change in changes {
-            match change {
-                Change::Add(listener) => {
-                    if let Err(error) = self.watch(listener) {
-                        log::error!("a new listener can't be watched: {error}");
-                    }
-                }
-                Change::Remove(address) => {
-                    for source in self.sockets.iter_mut().filter(|source| source.address == address) {
-                        source.leaving = true;
-                        source.waiting = true; // a last look
-                    }
-                }
-            }
-        }
+        Ok(Listeners { poll, sockets, stop })
     }
 
     /// Ends [`Listeners::accept`], from another thread.
     pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.orders))
+        Stopper(Arc::clone(&self.stop))
     }
 
     /// Accepts and admits connections until stopped; then once more until none is waiting, since closing a listener
@@ -169,9 +107,8 @@ impl Listeners {
     ) {
         let mut events = Events::with_capacity(64);
         let mut complaint = Complaint::default();
+        let mut stopping = false;
         loop {
-            let stopping = self.orders.stop.load(Ordering::Acquire);
-            self.obey();
             let mut halted = false;
             for source in self.sockets.iter_mut().filter(|source| source.waiting) {
                 loop {
@@ -200,7 +137,6 @@ impl Listeners {
             if stopping {
                 return;
             }
-            self.sockets.retain(|source| source.waiting || !source.leaving);
             match self.poll.poll(&mut events, halted.then_some(HALT)) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => {
                     log::error!("the kernel would not say whether connections are waiting: {error}");
@@ -209,9 +145,9 @@ impl Listeners {
                 Ok(()) | Err(_) => {}
             }
             for event in &events {
-                let named = |source: &&mut Source| Token(source.number) == event.token();
-                if let Some(source) = self.sockets.iter_mut().find(named) {
-                    source.waiting = true;
+                match self.sockets.get_mut(event.token().0) {
+                    Some(source) => source.waiting = true,
+                    None => stopping = true,
                 }
             }
         }
