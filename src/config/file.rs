@@ -203,7 +203,8 @@ impl Reader<'_> {
         into: &mut T,
     ) -> Result<(), Flaw> {
         let Some(key) = keys.iter().find(|key| key.section() == section && key.name() == *name.get_ref()) else {
-            return Err(unknown(keys, section, name));
+            let is_table = section.is_empty() && matches!(value.get_ref(), DeValue::Table(_) | DeValue::Array(_));
+            return Err(unknown(keys, section, name, is_table));
         };
         if let Some(clear) = key.clear {
             clear(into);
@@ -358,31 +359,30 @@ fn right_syntax(message: &str) -> &'static str {
 }
 
 /// No key of that name here; perhaps elsewhere, or a letter away.
-fn unknown<T>(keys: &[Key<T>], section: &str, name: &Spanned<toml::de::DeString>) -> Flaw {
+fn unknown<T>(keys: &[Key<T>], section: &str, name: &Spanned<toml::de::DeString>, is_table: bool) -> Flaw {
     let wrong = &**name.get_ref();
     let place = match section {
         "" => "above all sections".to_owned(),
         "listener" | "backend" => format!("in [[{section}]]"),
         _ => format!("in [{section}]"),
     };
-    let mut known: Vec<&str> = keys.iter().filter(|key| key.section() == section).map(Key::name).collect();
-    if section.is_empty() {
-        known.extend(["listener", "backend"]);
-        known.extend(keys.iter().map(Key::section).filter(|section| !section.is_empty()));
-    }
+    // Whoever knows the flag may write it here.
     let as_flag = wrong.replace('_', "-");
-    let elsewhere = KEYS.iter().find(|key| !section.is_empty() && key.section().is_empty() && key.name() == wrong);
-    let elsewhere = elsewhere
-        .or_else(|| KEYS.iter().find(|key| key.section() != section && [key.name(), key.flag].contains(&&*as_flag)));
-    let elsewhere = elsewhere.or_else(|| KEYS.iter().find(|key| key.name() == wrong));
-    let right = match elsewhere {
+    let is_meant = |key: &&Key<Config>| !is_table && (key.name() == wrong || key.flag == as_flag);
+    let right = match KEYS.iter().find(is_meant) {
         Some(key) if key.section().is_empty() => format!("`{}` stands above all sections", key.name()),
         Some(key) if key.section() == section => format!("the nearest is `{}`", key.name()),
         Some(key) => format!("the nearest is `{}` in [{}]", key.name(), key.section()),
-        None => match known.iter().min_by_key(|name| strsim::damerau_levenshtein(name, wrong)) {
-            Some(nearest) => format!("the nearest is `{nearest}`"),
-            None => String::new(),
-        },
+        None => {
+            let mut known: Vec<&str> = keys.iter().filter(|key| key.section() == section).map(Key::name).collect();
+            if section.is_empty() {
+                known.extend(keys.iter().map(Key::section).filter(|section| !section.is_empty()));
+                known.extend(["listener", "backend"]);
+            }
+            let likeness = |name: &str| strsim::jaro_winkler(name, wrong);
+            let nearest = known.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
+            nearest.map(|nearest| format!("the nearest is `{nearest}`")).unwrap_or_default()
+        }
     };
     Flaw { at: name.span(), what: format!("there is no key `{wrong}` {place}"), right }
 }

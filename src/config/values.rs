@@ -141,7 +141,7 @@ const POLICIES: [(Policy, &str, &str); 5] = [
     (Policy::LeastInFlight, "least_in_flight", "Whoever has the fewest requests in flight for its weight"),
     (Policy::TwoChoices, "two_choices", "The less loaded one of two, taken at random"),
     (Policy::PeakEwma, "peak_ewma", "Of two taken at random, the one with less load times latency"),
-    (Policy::Hash, "hash", "Always the same for the same --hash-key"),
+    (Policy::Hash, "hash", "Always the same for the same hash key"),
 ];
 
 pub(super) fn policy(text: &str) -> Result<Policy, String> {
