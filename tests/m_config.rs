@@ -680,6 +680,39 @@ fn every_example_of_the_reference_is_taken_and_is_not_the_default() {
     });
 }
 
+/// What a flag says where the file says this.
+fn as_flags(flag: &str, value: &str) -> Vec<String> {
+    let plain = |value: &str| match value.trim() {
+        "true" => "on".to_owned(),
+        "false" => "off".to_owned(),
+        text => text.trim_matches('"').to_owned(),
+    };
+    let items = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let values: Vec<&str> = items.map_or(vec![value], |items| items.split(',').collect());
+    values.into_iter().flat_map(|value| [format!("--{flag}"), plain(value)]).collect()
+}
+
+#[test]
+fn every_key_has_a_flag_that_says_the_same_except_those_of_listeners_and_backends() {
+    each(reference(), |row| {
+        let (section, _) = row.path.rsplit_once('.').unwrap_or_default();
+        if ["listener", "backend"].contains(&section) {
+            assert_eq!(row.flag, "", "{}", row.path);
+            return;
+        }
+        let heading = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+        let file = if heading.is_empty() {
+            format!("{}\n{BACKEND}", row.example)
+        } else {
+            format!("{BACKEND}{heading}{}\n", row.example)
+        };
+        let words = as_flags(&row.flag, row.example.split_once(" = ").unwrap().1);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        assert_eq!(check(BACKEND, &words), check(&file, &[]), "{words:?}");
+        assert_ne!(check(BACKEND, &words), check(BACKEND, &[]), "{words:?}");
+    });
+}
+
 #[test]
 fn the_whole_example_of_the_reference_is_taken() {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIGURATION.md")).unwrap();

@@ -132,7 +132,8 @@ impl Reader<'_> {
         let mut listeners: Vec<ListenerSettings> = Vec::new();
         for (table, at) in tables("listener", value)? {
             let mut listener = ListenerSettings::from(SocketAddr::from(([0, 0, 0, 0], 0)));
-            let place = self.required(OF_LISTENER, "listener", "address", table, at, &mut listener)?;
+            let place =
+                self.required(OF_LISTENER, "listener", ("address", "127.0.0.1:8080"), (table, at), &mut listener)?;
             for (name, value) in in_order(table) {
                 self.read_key(OF_LISTENER, "listener", name, value, &mut listener)?;
             }
@@ -151,7 +152,8 @@ impl Reader<'_> {
         for (table, at) in tables("backend", value)? {
             let nowhere = "http://nowhere.invalid".parse().expect("the URL is well-formed");
             let mut backend = BackendSettings::at(nowhere);
-            let url = self.required(OF_BACKEND, "backend", "url", table, at, &mut backend)?;
+            let url =
+                self.required(OF_BACKEND, "backend", ("url", "http://127.0.0.1:3000"), (table, at), &mut backend)?;
             backend = BackendSettings::at(backend.origin); // for the name that it has without one
             for (name, value) in in_order(table) {
                 self.read_key(OF_BACKEND, "backend", name, value, &mut backend)?;
@@ -177,17 +179,13 @@ impl Reader<'_> {
         &mut self,
         keys: &'static [Key<T>],
         section: &str,
-        name: &str,
-        table: &DeTable,
-        at: Range<usize>,
+        (name, example): (&str, &str),
+        (table, at): (&DeTable, Range<usize>),
         into: &mut T,
     ) -> Result<Range<usize>, Flaw> {
         let Some((key, value)) = table.get_key_value(name) else {
             let what = format!("this {section} has no {name}");
-            let right = match keys.iter().find(|key| key.name() == name) {
-                Some(key) => format!("it takes a line such as {}", example_line(name, key.shape)),
-                None => String::new(),
-            };
+            let right = format!("it takes a line such as {name} = \"{example}\"");
             return Err(Flaw { at, what, right });
         };
         self.read_key(keys, section, key, value, into)?;
@@ -225,10 +223,10 @@ impl Reader<'_> {
         if !key.is_list() {
             return self.word(key, value).map(|word| vec![word]);
         }
-        match value.get_ref() {
-            DeValue::Array(items) => items.iter().map(|item| self.word(key, item)).collect(),
-            _ => Err(wrong_type(key.path, value, right_type(key.shape))),
-        }
+        let DeValue::Array(items) = value.get_ref() else {
+            return Err(wrong_type(key.path, value, right_type(key.shape)));
+        };
+        items.iter().map(|item| self.word(key, item)).collect()
     }
 
     fn word<T>(&self, key: &Key<T>, value: &Spanned<DeValue>) -> Result<Word, Flaw> {
@@ -309,9 +307,9 @@ fn tables<'t, 'i>(
 ) -> Result<Vec<(&'t DeTable<'i>, Range<usize>)>, Flaw> {
     let right = || format!("every {section} is a line [[{section}]], and its keys below");
     let DeValue::Array(items) = value.get_ref() else { return Err(wrong_type(section, value, right())) };
-    let table = |item: &'t Spanned<DeValue<'i>>| match item.get_ref() {
-        DeValue::Table(table) => Ok((table, item.span())),
-        _ => Err(wrong_type(section, item, right())),
+    let table = |item: &'t Spanned<DeValue<'i>>| {
+        let DeValue::Table(table) = item.get_ref() else { return Err(wrong_type(section, item, right())) };
+        Ok((table, item.span()))
     };
     items.iter().map(table).collect()
 }
@@ -339,14 +337,6 @@ fn right_type(shape: Shape) -> String {
         Shape::Choice(_, choices) => format!("{}, as a string", one_of(&choices())),
         Shape::Texts(name) => format!("it takes an array of strings, [\"{name}\"]"),
         Shape::Numbers(_) => "it takes an array of whole numbers, such as [502, 503]".to_owned(),
-    }
-}
-
-fn example_line(name: &str, shape: Shape) -> String {
-    let value = if name == "url" { "http://127.0.0.1:3000" } else { "127.0.0.1:8080" };
-    match shape {
-        Shape::Text(_) => format!("{name} = \"{value}\""),
-        _ => name.to_owned(),
     }
 }
 

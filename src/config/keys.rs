@@ -12,11 +12,11 @@ use crate::balance::{ActiveHealth, BackendSettings};
 use clap::builder::PossibleValue;
 
 /// One key, of the whole configuration or of a listener or backend.
-pub struct Key<T> {
+pub(super) struct Key<T> {
     /// Where it stands in the file: section and name, such as `timeouts.idle`.
-    pub path: &'static str,
+    pub(super) path: &'static str,
     /// Its flag, without the dashes; empty if it has none.
-    pub flag: &'static str,
+    pub(super) flag: &'static str,
     pub(super) shape: Shape,
     pub(super) about: &'static str,
     /// What stands for the default where none can be written down.
@@ -75,12 +75,12 @@ impl Shape {
 
 impl<T> Key<T> {
     /// The section; empty for the keys above all sections.
-    pub fn section(&self) -> &'static str {
+    pub(super) fn section(&self) -> &'static str {
         self.path.rsplit_once('.').map_or("", |(section, _)| section)
     }
 
     /// The name within its section.
-    pub fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
     }
 
