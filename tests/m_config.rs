@@ -325,7 +325,7 @@ fn what_is_wrong_is_told_with_its_place() {
         // What is no TOML.
         ("workers 2", "1:9", &["workers 2", "workers = 2"]),
         ("workers =", "1:10", &["workers =", "such as workers = 2"]),
-        ("handover = \"/run", "1:12", &["\"/run"]),
+        ("handover = \"/run", "1:17", &["expected `\"`"]),
         ("\t[balance]\n\tqueue = x", "2:10", &["\tqueue = x", "\t        ^"]),
     ];
     each(rows, |(file, place, wanted)| {
@@ -526,15 +526,13 @@ fn strings_take_variables_from_the_environment() {
 fn a_variable_that_is_missing_or_misspelt_is_told_with_its_place() {
     let rows = [
         // The string; the column, the carets, and the message.
-        ("/a-${TB_MISSING}", 15, "^^^^^^^^^^^^^", "TB_MISSING"),
+        ("/a-${TB_MISSING}", 16, "^^^^^^^^^^^^^", "TB_MISSING"),
         ("${TB_A}$${b}${TB_MISSING}-${TB_A}", 25, "^^^^^^^^^^^^^", "TB_MISSING"),
         ("${}", 13, "^^^", "not the name of a variable"),
         ("${a b}", 13, "^^^^^^", "not the name of a variable"),
         ("${TB_A", 13, "^^^^^^", "has no end"),
     ];
     each(rows, |(string, column, carets, words)| {
-        let (code, _, stderr) = check_with(&format!("{BACKEND}"), &[]);
-        assert_eq!(code, Some(0), "{stderr}");
         let (code, stdout, stderr) = check_with(&format!("handover = \"{string}\"\n{BACKEND}"), &[("TB_A", "a")]);
         assert_eq!((code, &*stdout), (Some(2), ""), "{string}");
         assert!(stderr.contains(&format!(":1:{column}\n")), "not at {column}: {stderr}");
@@ -679,6 +677,39 @@ fn every_example_of_the_reference_is_taken_and_is_not_the_default() {
         let shown = check(&file, &[]);
         assert!(shown.contains(&format!("\n{example}\n")) || shown.starts_with(&format!("{example}\n")), "{shown}");
         assert_ne!(example.split_once(" = ").unwrap().1, row.default, "{}", row.path);
+    });
+}
+
+/// What a flag says where the file says this.
+fn as_flags(flag: &str, value: &str) -> Vec<String> {
+    let plain = |value: &str| match value.trim() {
+        "true" => "on".to_owned(),
+        "false" => "off".to_owned(),
+        text => text.trim_matches('"').to_owned(),
+    };
+    let items = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let values: Vec<&str> = items.map_or(vec![value], |items| items.split(',').collect());
+    values.into_iter().flat_map(|value| [format!("--{flag}"), plain(value)]).collect()
+}
+
+#[test]
+fn every_key_has_a_flag_that_says_the_same_except_those_of_listeners_and_backends() {
+    each(reference(), |row| {
+        let (section, _) = row.path.rsplit_once('.').unwrap_or_default();
+        if ["listener", "backend"].contains(&section) {
+            assert_eq!(row.flag, "", "{}", row.path);
+            return;
+        }
+        let heading = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+        let file = if heading.is_empty() {
+            format!("{}\n{BACKEND}", row.example)
+        } else {
+            format!("{BACKEND}{heading}{}\n", row.example)
+        };
+        let words = as_flags(&row.flag, row.example.split_once(" = ").unwrap().1);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        assert_eq!(check(BACKEND, &words), check(&file, &[]), "{words:?}");
+        assert_ne!(check(BACKEND, &words), check(BACKEND, &[]), "{words:?}");
     });
 }
 

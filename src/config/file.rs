@@ -132,7 +132,8 @@ impl Reader<'_> {
         let mut listeners: Vec<ListenerSettings> = Vec::new();
         for (table, at) in tables("listener", value)? {
             let mut listener = ListenerSettings::from(SocketAddr::from(([0, 0, 0, 0], 0)));
-            let place = self.required(OF_LISTENER, "listener", "address", table, at, &mut listener)?;
+            let place =
+                self.required(OF_LISTENER, "listener", ("address", "127.0.0.1:8080"), (table, at), &mut listener)?;
             for (name, value) in in_order(table) {
                 self.read_key(OF_LISTENER, "listener", name, value, &mut listener)?;
             }
@@ -151,7 +152,8 @@ impl Reader<'_> {
         for (table, at) in tables("backend", value)? {
             let nowhere = "http://nowhere.invalid".parse().expect("the URL is well-formed");
             let mut backend = BackendSettings::at(nowhere);
-            let url = self.required(OF_BACKEND, "backend", "url", table, at, &mut backend)?;
+            let url =
+                self.required(OF_BACKEND, "backend", ("url", "http://127.0.0.1:3000"), (table, at), &mut backend)?;
             backend = BackendSettings::at(backend.origin); // for the name that it has without one
             for (name, value) in in_order(table) {
                 self.read_key(OF_BACKEND, "backend", name, value, &mut backend)?;
@@ -177,17 +179,13 @@ impl Reader<'_> {
         &mut self,
         keys: &'static [Key<T>],
         section: &str,
-        name: &str,
-        table: &DeTable,
-        at: Range<usize>,
+        (name, example): (&str, &str),
+        (table, at): (&DeTable, Range<usize>),
         into: &mut T,
     ) -> Result<Range<usize>, Flaw> {
         let Some((key, value)) = table.get_key_value(name) else {
             let what = format!("this {section} has no {name}");
-            let right = match keys.iter().find(|key| key.name() == name) {
-                Some(key) => format!("it takes a line such as {}", example_line(name, key.shape)),
-                None => String::new(),
-            };
+            let right = format!("it takes a line such as {name} = \"{example}\"");
             return Err(Flaw { at, what, right });
         };
         self.read_key(keys, section, key, value, into)?;
@@ -203,7 +201,8 @@ impl Reader<'_> {
         into: &mut T,
     ) -> Result<(), Flaw> {
         let Some(key) = keys.iter().find(|key| key.section() == section && key.name() == *name.get_ref()) else {
-            return Err(unknown(keys, section, name));
+            let is_table = section.is_empty() && matches!(value.get_ref(), DeValue::Table(_) | DeValue::Array(_));
+            return Err(unknown(keys, section, name, is_table));
         };
         if let Some(clear) = key.clear {
             clear(into);
@@ -224,10 +223,10 @@ impl Reader<'_> {
         if !key.is_list() {
             return self.word(key, value).map(|word| vec![word]);
         }
-        match value.get_ref() {
-            DeValue::Array(items) => items.iter().map(|item| self.word(key, item)).collect(),
-            _ => Err(wrong_type(key.path, value, right_type(key.shape))),
-        }
+        let DeValue::Array(items) = value.get_ref() else {
+            return Err(wrong_type(key.path, value, right_type(key.shape)));
+        };
+        items.iter().map(|item| self.word(key, item)).collect()
     }
 
     fn word<T>(&self, key: &Key<T>, value: &Spanned<DeValue>) -> Result<Word, Flaw> {
@@ -308,9 +307,9 @@ fn tables<'t, 'i>(
 ) -> Result<Vec<(&'t DeTable<'i>, Range<usize>)>, Flaw> {
     let right = || format!("every {section} is a line [[{section}]], and its keys below");
     let DeValue::Array(items) = value.get_ref() else { return Err(wrong_type(section, value, right())) };
-    let table = |item: &'t Spanned<DeValue<'i>>| match item.get_ref() {
-        DeValue::Table(table) => Ok((table, item.span())),
-        _ => Err(wrong_type(section, item, right())),
+    let table = |item: &'t Spanned<DeValue<'i>>| {
+        let DeValue::Table(table) = item.get_ref() else { return Err(wrong_type(section, item, right())) };
+        Ok((table, item.span()))
     };
     items.iter().map(table).collect()
 }
@@ -341,14 +340,6 @@ fn right_type(shape: Shape) -> String {
     }
 }
 
-fn example_line(name: &str, shape: Shape) -> String {
-    let value = if name == "url" { "http://127.0.0.1:3000" } else { "127.0.0.1:8080" };
-    match shape {
-        Shape::Text(_) => format!("{name} = \"{value}\""),
-        _ => name.to_owned(),
-    }
-}
-
 fn right_syntax(message: &str) -> &'static str {
     if message.contains("duplicate key") {
         "a key or section is given once; only [[listener]] and [[backend]] may be repeated"
@@ -358,31 +349,30 @@ fn right_syntax(message: &str) -> &'static str {
 }
 
 /// No key of that name here; perhaps elsewhere, or a letter away.
-fn unknown<T>(keys: &[Key<T>], section: &str, name: &Spanned<toml::de::DeString>) -> Flaw {
+fn unknown<T>(keys: &[Key<T>], section: &str, name: &Spanned<toml::de::DeString>, is_table: bool) -> Flaw {
     let wrong = &**name.get_ref();
     let place = match section {
         "" => "above all sections".to_owned(),
         "listener" | "backend" => format!("in [[{section}]]"),
         _ => format!("in [{section}]"),
     };
-    let mut known: Vec<&str> = keys.iter().filter(|key| key.section() == section).map(Key::name).collect();
-    if section.is_empty() {
-        known.extend(["listener", "backend"]);
-        known.extend(keys.iter().map(Key::section).filter(|section| !section.is_empty()));
-    }
+    // Whoever knows the flag may write it here.
     let as_flag = wrong.replace('_', "-");
-    let elsewhere = KEYS.iter().find(|key| !section.is_empty() && key.section().is_empty() && key.name() == wrong);
-    let elsewhere = elsewhere
-        .or_else(|| KEYS.iter().find(|key| key.section() != section && [key.name(), key.flag].contains(&&*as_flag)));
-    let elsewhere = elsewhere.or_else(|| KEYS.iter().find(|key| key.name() == wrong));
-    let right = match elsewhere {
+    let is_meant = |key: &&Key<Config>| !is_table && (key.name() == wrong || key.flag == as_flag);
+    let right = match KEYS.iter().find(is_meant) {
         Some(key) if key.section().is_empty() => format!("`{}` stands above all sections", key.name()),
         Some(key) if key.section() == section => format!("the nearest is `{}`", key.name()),
         Some(key) => format!("the nearest is `{}` in [{}]", key.name(), key.section()),
-        None => match known.iter().min_by_key(|name| strsim::damerau_levenshtein(name, wrong)) {
-            Some(nearest) => format!("the nearest is `{nearest}`"),
-            None => String::new(),
-        },
+        None => {
+            let mut known: Vec<&str> = keys.iter().filter(|key| key.section() == section).map(Key::name).collect();
+            if section.is_empty() {
+                known.extend(keys.iter().map(Key::section).filter(|section| !section.is_empty()));
+                known.extend(["listener", "backend"]);
+            }
+            let likeness = |name: &str| strsim::jaro_winkler(name, wrong);
+            let nearest = known.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
+            nearest.map(|nearest| format!("the nearest is `{nearest}`")).unwrap_or_default()
+        }
     };
     Flaw { at: name.span(), what: format!("there is no key `{wrong}` {place}"), right }
 }

@@ -126,8 +126,8 @@ fn own() -> [Arg; 5] {
 
 fn health_tcp() -> Arg {
     Arg::new("health_tcp").long("health-tcp").action(ArgAction::SetTrue).conflicts_with("health.path").help(
-        "Try to connect to every backend, now and then; they are not asked if neither this nor another flag of active \
-         checks is given",
+        "Try to connect to every backend, now and then; if not given, none is asked, unless another flag or the file \
+         says so",
     )
     .help_heading("Health")
 }

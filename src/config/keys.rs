@@ -12,11 +12,11 @@ use crate::balance::{ActiveHealth, BackendSettings};
 use clap::builder::PossibleValue;
 
 /// One key, of the whole configuration or of a listener or backend.
-pub struct Key<T> {
+pub(super) struct Key<T> {
     /// Where it stands in the file: section and name, such as `timeouts.idle`.
-    pub path: &'static str,
+    pub(super) path: &'static str,
     /// Its flag, without the dashes; empty if it has none.
-    pub flag: &'static str,
+    pub(super) flag: &'static str,
     pub(super) shape: Shape,
     pub(super) about: &'static str,
     /// What stands for the default where none can be written down.
@@ -75,12 +75,12 @@ impl Shape {
 
 impl<T> Key<T> {
     /// The section; empty for the keys above all sections.
-    pub fn section(&self) -> &'static str {
+    pub(super) fn section(&self) -> &'static str {
         self.path.rsplit_once('.').map_or("", |(section, _)| section)
     }
 
     /// The name within its section.
-    pub fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
     }
 
@@ -191,14 +191,14 @@ pub(super) const KEYS: &[Key<Config>] = &[
         |c, t| put(&mut c.passive_health.longest_ejection, time(t)),
         |c| one(show_time(c.passive_health.longest_ejection))),
     key::<Config>("passive_health.stall_in_flight", "stall-in-flight", Shape::Number,
-        "A backend with so many requests in flight, and none answered for --stall, gets nothing new",
+        "A backend that has so many requests in flight and stands still gets nothing new",
         |c, t| put(&mut c.passive_health.stall_in_flight, number(t, 1, MANY)),
         |c| one(c.passive_health.stall_in_flight)),
-    key::<Config>("passive_health.stall", "stall", Shape::Time, "See --stall-in-flight",
+    key::<Config>("passive_health.stall", "stall", Shape::Time, "A backend stands still once it has answered none of its requests for so long",
         |c, t| put(&mut c.passive_health.stall, time(t)), |c| one(show_time(c.passive_health.stall))),
     key::<Config>("health.path", "health-path", Shape::Text("PATH"),
-        "Ask every backend for this with GET, now and then; they are not asked if neither this nor another flag of \
-         active checks is given. If only another one is, a TCP connection is enough",
+        "Ask every backend with a GET for this, now and then, whether it is well; if not given, none is asked, unless \
+         one of the flags below is: then a TCP connection is enough",
         |c, t| put_some(&mut checks(c).path, path(t)), |c| perhaps(c.health.as_ref().and_then(|h| h.path.as_ref())))
         .unset("a TCP connection is enough"),
     key::<Config>("health.interval", "health-interval", Shape::Time, "From one check of a backend to the next",

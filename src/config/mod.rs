@@ -14,14 +14,13 @@ mod file;
 mod flags;
 mod show;
 
-pub use keys::Key;
-
 use crate::balance::{ActiveHealth, BackendSettings, BalanceSettings, Origin, PassiveHealth, RetrySettings};
 use crate::http;
 use crate::net::Network;
 use clap::ValueEnum;
 use file::File;
 use flags::Flags;
+use keys::Key;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;

@@ -28,7 +28,7 @@ pub(super) fn time_or_none(text: &str) -> Result<Duration, String> {
 /// A duration in the largest unit that it is a whole number of; minutes are written as seconds.
 pub(super) fn show_time(time: Duration) -> String {
     let seconds = time.as_secs();
-    if time.subsec_nanos() % 1_000_000 != 0 {
+    if !time.subsec_nanos().is_multiple_of(1_000_000) {
         humantime::format_duration(time).to_string()
     } else if time.subsec_millis() != 0 {
         format!("{}ms", time.as_millis())
@@ -141,7 +141,7 @@ const POLICIES: [(Policy, &str, &str); 5] = [
     (Policy::LeastInFlight, "least_in_flight", "Whoever has the fewest requests in flight for its weight"),
     (Policy::TwoChoices, "two_choices", "The less loaded one of two, taken at random"),
     (Policy::PeakEwma, "peak_ewma", "Of two taken at random, the one with less load times latency"),
-    (Policy::Hash, "hash", "Always the same for the same --hash-key"),
+    (Policy::Hash, "hash", "Always the same for the same hash key"),
 ];
 
 pub(super) fn policy(text: &str) -> Result<Policy, String> {
