@@ -5,7 +5,7 @@ use crate::balance::{Backend, Rotation};
 use crate::config::{AccessLogFormat, Config};
 use crate::error::Reason;
 use crate::exchange::{Client, Counts, Desk, Shared};
-use crate::net::{self, Headcount, Listeners, Lot, Stopper};
+use crate::net::{self, Handle, Headcount, Listeners, Lot};
 use crate::workers;
 use std::fmt;
 use std::io;
@@ -36,7 +36,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 pub struct Balancer {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
-    stopper: Stopper,
+    listeners: Handle<()>,
     acceptor: Option<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
     log_writer: Option<JoinHandle<()>>,
@@ -102,7 +102,7 @@ impl Balancer {
     /// keeps running then.
     pub fn start(config: Config) -> Result<Balancer, StartError> {
         let descriptors = net::raise_limit();
-        let bound = net::bind(&config.listeners.iter().map(|listener| listener.address).collect::<Vec<_>>())
+        let bound = net::bind(config.listeners.iter().map(|listener| (listener.address, ())), Vec::new())
             .map_err(|(address, error)| StartError::Listen(address, error))?;
         let system = |what| move |error| StartError::System(what, error);
         let addresses = bound.addresses().map_err(system("the listeners"))?;
@@ -129,7 +129,7 @@ impl Balancer {
         let mut balancer = Balancer {
             shared,
             addresses,
-            stopper: listeners.stopper(),
+            listeners: listeners.handle(),
             acceptor: None,
             workers: Vec::new(),
             log_writer,
@@ -189,7 +189,7 @@ impl Balancer {
     }
 
     fn stop_accepting(&mut self) {
-        self.stopper.stop();
+        self.listeners.stop();
         join(self.acceptor.take());
     }
 
@@ -231,10 +231,10 @@ fn resolve(config: &Config) -> Result<Vec<Arc<Backend>>, StartError> {
     config.backends.iter().map(backend).collect()
 }
 
-fn accept(shared: &Arc<Shared>, listeners: Listeners, most: usize) {
+fn accept(shared: &Arc<Shared>, listeners: Listeners<()>, most: usize) {
     let is_full = || shared.connections.count() >= most;
     let make_room = || shared.make_room();
-    listeners.accept(is_full, make_room, |socket, peer| {
+    listeners.accept(is_full, make_room, |socket, peer, ()| {
         let now = Instant::now();
         let deadline = now + shared.config.timeouts.first_byte;
         shared.lot.admit(socket, deadline, |connection| Box::new(Client::new(connection, peer, now, shared)))

@@ -11,8 +11,12 @@
 //! - `lot`: where visits are parked, and the baton by which workers take turns in watching them;
 //! - `headcount`: how many are here, and a wait until nobody is;
 //! - `network`: addresses that begin with the same bits;
-//! - `listener`: where connections come from.
+//! - `listener`: where connections come from;
+//! - `activation`: listening sockets that a service manager has opened;
+//! - `handover`: listening sockets that pass from a process to the one that replaces it;
+//! - `proxy_protocol`: what a proxy before us says of a connection's client.
 
+mod activation;
 mod connection;
 mod deadlines;
 mod descriptors;
@@ -23,10 +27,11 @@ mod lot;
 mod network;
 mod table;
 
+pub use activation::activated;
 pub use connection::{Connection, Glance};
 pub use descriptors::{is_out_of_descriptors, is_shortage, raise_limit};
 pub use headcount::Headcount;
 pub use hints::Wants;
-pub use listener::{Listeners, Stopper, bind};
+pub use listener::{Bound, Handle, Listeners, Passed, bind};
 pub use lot::{Lead, Lot, Unparked, Watch};
 pub use network::Network;
