@@ -6,15 +6,17 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use threadbare::balance::BackendSettings;
 use threadbare::demo::{self, DemoBackend};
+use threadbare::net::{self, Passed};
 use threadbare::{Balancer, Config, StartError, logger};
 
 /// Something was cut short.
 const CUT: u8 = 3;
 
 fn main() -> ExitCode {
+    let passed = net::activated(); // before any thread is there to see the environment change
     let config = Config::from_args(std::env::args_os().skip(1)).unwrap_or_else(|error| error.exit());
     logger::start(config.log_level);
-    let code = run(config).unwrap_or_else(|error| {
+    let code = run(passed, config).unwrap_or_else(|error| {
         // Not through the logger: whoever started the program must see this, whatever the log level.
         eprintln!("threadbare: {error}");
         ExitCode::FAILURE
@@ -23,12 +25,12 @@ fn main() -> ExitCode {
     code
 }
 
-fn run(config: Config) -> Result<ExitCode, StartError> {
+fn run(passed: Vec<Passed>, config: Config) -> Result<ExitCode, StartError> {
     let mut signals =
         Signals::new([SIGHUP, SIGTERM, SIGINT]).map_err(|error| StartError::System("the signals", error))?;
     let mut current = config.clone();
     let is_demo = config.demo;
-    let balancer = if is_demo { start_demo(config)? } else { Balancer::start(config)? };
+    let balancer = if is_demo { start_demo(config)? } else { Balancer::start_on(passed, config)? };
     greet(&balancer, is_demo);
 
     while signals.forever().next() == Some(SIGHUP) {

@@ -6,13 +6,13 @@ use crate::error::Reason;
 use crate::exchange::{Client, Counts, Desk, Shared};
 use crate::health::{Checker, Target};
 use crate::live::Live;
-use crate::net::{self, Headcount, Listeners, Lot, Stopper};
+use crate::net::{self, Handle, Headcount, Listeners, Lot, Passed};
 use crate::workers;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -36,9 +36,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 /// ```
 pub struct Balancer {
     shared: Arc<Shared>,
-    /// Each listener's address as it was configured, and as it is.
-    listening: Mutex<Vec<(SocketAddr, SocketAddr)>>,
-    stopper: Stopper,
+    listeners: Handle<()>,
     acceptor: Option<JoinHandle<()>>,
     checker: Option<Checker>,
     workers: Vec<JoinHandle<()>>,
@@ -101,11 +99,22 @@ impl Balancer {
     /// An address that can't be had, or a system that has no threads left. Nothing
     /// keeps running then.
     pub fn start(config: Config) -> Result<Balancer, StartError> {
+        Balancer::start_on(Vec::new(), config)
+    }
+
+    /// The same, with listening sockets that somebody else has opened. They serve in the place of those that would be
+    /// opened for their addresses; if nothing was said of where to listen, as they are.
+    ///
+    /// # Errors
+    /// As for `start`.
+    pub fn start_on(passed: Vec<Passed>, mut config: Config) -> Result<Balancer, StartError> {
+        if config.listens_by_default() && !passed.is_empty() {
+            config.listeners = passed.iter().map(|passed| passed.address.into()).collect();
+        }
         let descriptors = net::raise_limit();
-        let configured: Vec<SocketAddr> = config.listeners.iter().map(|listener| listener.address).collect();
-        let bound = net::bind(&configured).map_err(|(address, error)| StartError::Listen(address, error))?;
+        let bound =
+            net::bind(wanted(&config), passed).map_err(|(address, error)| StartError::Listen(address, error))?;
         let system = |what| move |error| StartError::System(what, error);
-        let addresses = bound.addresses().map_err(system("the listeners"))?;
         let most = config.max_connections.unwrap_or(descriptors.saturating_sub(RESERVE)).max(1);
         let listeners = Listeners::new(bound).map_err(system("the listeners"))?;
         let (access_log, log_writer) = match config.access_log {
@@ -126,8 +135,7 @@ impl Balancer {
         // From here on, dropping the balancer ends what has been started.
         let mut balancer = Balancer {
             shared,
-            listening: Mutex::new(configured.into_iter().zip(addresses).collect()),
-            stopper: listeners.stopper(),
+            listeners: listeners.handle(),
             acceptor: None,
             checker: None,
             workers: Vec::new(),
@@ -152,12 +160,7 @@ impl Balancer {
 
     /// Where it listens, with the ports that the system chose.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listening().iter().map(|(_, address)| *address).collect()
-    }
-
-    fn listening(&self) -> MutexGuard<'_, Vec<(SocketAddr, SocketAddr)>> {
-        // Changed as a whole, or not at all.
-        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+        self.listeners.addresses()
     }
 
     /// Goes on with another configuration: all of it or, if an address can't be had, nothing. What has begun ends under
@@ -166,18 +169,9 @@ impl Balancer {
     /// # Errors
     /// An address that can't be listened on.
     pub fn reload(&self, config: Config) -> Result<Vec<&'static str>, StartError> {
-        let mut listening = self.listening();
-        let configured: Vec<SocketAddr> = config.listeners.iter().map(|listener| listener.address).collect();
-        // Those that stay are left alone: nobody who waits there is lost.
-        let (stay, leave): (Vec<_>, Vec<_>) = listening.iter().partition(|(address, _)| configured.contains(address));
-        let new: Vec<SocketAddr> =
-            configured.into_iter().filter(|new| !stay.iter().any(|(address, _)| address == new)).collect();
-        let bound = net::bind(&new).map_err(|(address, error)| StartError::Listen(address, error))?;
-        let addresses = bound.addresses().map_err(|error| StartError::System("the listeners", error))?;
+        self.listeners.replace(wanted(&config)).map_err(|(address, error)| StartError::Listen(address, error))?;
         let restart = self.shared.live.current().config.needs_restart(&config);
         self.shared.live.replace(config);
-        self.stopper.change(bound, leave.into_iter().map(|(_, address)| address));
-        *listening = stay.into_iter().chain(new.into_iter().zip(addresses)).collect();
         Ok(restart)
     }
 
@@ -218,7 +212,7 @@ impl Balancer {
     }
 
     fn stop_accepting(&mut self) {
-        self.stopper.stop();
+        self.listeners.stop();
         join(self.acceptor.take());
     }
 
@@ -251,6 +245,11 @@ impl Drop for Balancer {
     }
 }
 
+/// Where to listen.
+fn wanted(config: &Config) -> impl Iterator<Item = (SocketAddr, ())> {
+    config.listeners.iter().map(|listener| (listener.address, ()))
+}
+
 /// Who is to be looked after.
 fn targets(live: &Live) -> Vec<Target> {
     let snapshot = live.current();
@@ -267,10 +266,10 @@ fn targets(live: &Live) -> Vec<Target> {
         .collect()
 }
 
-fn accept(shared: &Arc<Shared>, listeners: Listeners, most: usize) {
+fn accept(shared: &Arc<Shared>, listeners: Listeners<()>, most: usize) {
     let is_full = || shared.connections.count() >= most;
     let make_room = || shared.make_room();
-    listeners.accept(is_full, make_room, |socket, peer| {
+    listeners.accept(is_full, make_room, |socket, peer, ()| {
         let now = Instant::now();
         let deadline = now + shared.live.current().config.timeouts.first_byte;
         shared.lot.admit(socket, deadline, |connection| Box::new(Client::new(connection, peer, now, shared)))

@@ -1064,7 +1064,7 @@ fn drain(balancer: Balancer, timeout: Duration) -> thread::JoinHandle<bool> {
     assert_eq!(idle.read_response("OPTIONS").status, 200, "{}", idle.story());
     let draining = thread::spawn(move || balancer.drain(timeout));
     idle.expect_closed();
-    assert!(TcpStream::connect(address).is_err(), "new connections are refused");
+    eventually(|| TcpStream::connect(address).is_err(), "new connections are refused");
     draining
 }
 

@@ -24,11 +24,14 @@ use keys::Key;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Where it listens if nothing is said.
+const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 /// Everything that can be set, validated.
 #[derive(Clone, Debug)]
@@ -297,6 +300,11 @@ impl Config {
         keys::KEYS.iter().filter(differs).map(|key| key.path).collect()
     }
 
+    /// Whether nothing was said of where to listen, or what would have been assumed anyway.
+    pub fn listens_by_default(&self) -> bool {
+        self.listeners == [DEFAULT_ADDRESS.into()]
+    }
+
     /// What holds where nothing is said: no listener and no backend among it.
     fn defaults() -> Config {
         Config {
@@ -351,7 +359,7 @@ impl Config {
             .into());
         }
         if self.listeners.is_empty() {
-            self.listeners = vec![SocketAddr::from(([127, 0, 0, 1], 8080)).into()];
+            self.listeners = vec![DEFAULT_ADDRESS.into()];
         }
         Ok(())
     }

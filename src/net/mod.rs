@@ -12,8 +12,12 @@
 //! - `headcount`: how many are here, and a wait until nobody is;
 //! - `network`: addresses that begin with the same bits;
 //! - `probe`: short connections that find out whether anybody is there;
-//! - `listener`: where connections come from.
+//! - `listener`: where connections come from;
+//! - `activation`: listening sockets that a service manager has opened;
+//! - `handover`: listening sockets that pass from a process to the one that replaces it;
+//! - `proxy_protocol`: what a proxy before us says of a connection's client.
 
+mod activation;
 mod connection;
 mod deadlines;
 mod descriptors;
@@ -25,11 +29,12 @@ mod network;
 mod probe;
 mod table;
 
+pub use activation::activated;
 pub use connection::{Caller, Connection, Glance};
 pub use descriptors::{is_out_of_descriptors, is_shortage, raise_limit};
 pub use headcount::Headcount;
 pub use hints::Wants;
-pub use listener::{Listeners, Stopper, bind};
+pub use listener::{Bound, Handle, Listeners, Passed, bind};
 pub use lot::{Lead, Lot, Unparked, Watch};
 pub use network::Network;
 pub use probe::{Found, ProbeStopper, Probes};

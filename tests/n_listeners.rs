@@ -1,0 +1,246 @@
+//! Listening sockets through their public face: who changes them while they accept loses no connection.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use threadbare::net::{self, Bound, Handle, Listeners, Passed};
+
+/// The longest that anything here waits.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+const ANY: &str = "127.0.0.1:0";
+
+type Name = &'static str;
+
+/// Accepts, and says to each client whose listener it has come by; ends with its test.
+struct Acceptor {
+    handle: Handle<Name>,
+    is_full: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Acceptor {
+    fn start(bound: Bound<Name>) -> Self {
+        let listeners = Listeners::new(bound).unwrap();
+        let handle = listeners.handle();
+        let is_full = Arc::new(AtomicBool::new(false));
+        let full = Arc::clone(&is_full);
+        let greet = |mut socket: mio::net::TcpStream, _: SocketAddr, name: Name| socket.write_all(name.as_bytes());
+        let thread = thread::spawn(move || listeners.accept(|| full.load(Ordering::Acquire), || false, greet));
+        Self { handle, is_full, thread: Some(thread) }
+    }
+
+    fn on(wanted: &[(&str, Name)]) -> Self {
+        Self::start(net::bind(pairs(wanted), Vec::new()).unwrap())
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.handle.stop();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn pairs(wanted: &[(&str, Name)]) -> Vec<(SocketAddr, Name)> {
+    wanted.iter().map(|(address, name)| (address.parse().unwrap(), *name)).collect()
+}
+
+/// What the listener says to whoever connects.
+fn greeting(address: SocketAddr) -> String {
+    heard(TcpStream::connect(address).unwrap())
+}
+
+fn heard(mut client: TcpStream) -> String {
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut said = String::new();
+    client.read_to_string(&mut said).unwrap();
+    said
+}
+
+fn wait_until_refusing(address: SocketAddr) {
+    let began = Instant::now();
+    while TcpStream::connect(address).is_ok() {
+        assert!(began.elapsed() < PATIENCE, "{address} still accepts");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_connection_is_told_by_which_listener_it_came() {
+    let acceptor = Acceptor::on(&[(ANY, "first"), (ANY, "second")]);
+    let addresses = acceptor.handle.addresses();
+    assert_eq!([greeting(addresses[0]), greeting(addresses[1])], ["first", "second"]);
+}
+
+#[test]
+fn a_listener_is_added_and_another_removed_while_a_third_stays() {
+    let acceptor = Acceptor::on(&[(ANY, "stays"), ("127.0.0.2:0", "goes")]);
+    let before = acceptor.handle.addresses();
+    let after = acceptor.handle.replace(pairs(&[("127.0.0.3:0", "comes"), (ANY, "stays, renamed")])).unwrap();
+    assert_eq!(after[1], before[0], "port 0 before and after is the same listener");
+    assert_eq!(acceptor.handle.addresses(), after);
+    assert_eq!([greeting(after[0]), greeting(after[1])], ["comes", "stays, renamed"]);
+    wait_until_refusing(before[1]);
+}
+
+#[test]
+fn no_connection_to_a_listener_that_stays_is_refused_or_lost() {
+    let acceptor = Acceptor::on(&[(ANY, "stays")]);
+    let address = acceptor.handle.addresses()[0];
+    let clients = thread::spawn(move || {
+        for nth in 0..300 {
+            assert_eq!(greeting(address), "stays", "connection {nth}");
+        }
+    });
+    let mut turn = 0;
+    while !clients.is_finished() || turn < 3 {
+        let others = [(ANY, "stays"), ("127.0.0.2:0", "comes and goes"), ("127.0.0.3:0", "comes and goes")];
+        let after = acceptor.handle.replace(pairs(&others[..1 + turn % 3])).unwrap();
+        assert_eq!(after[0], address);
+        turn += 1;
+    }
+    clients.join().unwrap();
+}
+
+#[test]
+fn who_waits_in_the_backlog_of_a_listener_that_goes_is_accepted() {
+    let acceptor = Acceptor::on(&[(ANY, "goes")]);
+    let address = acceptor.handle.addresses()[0];
+    acceptor.is_full.store(true, Ordering::Release);
+    let waiting: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
+    assert_eq!(acceptor.handle.replace([]).unwrap(), []);
+    acceptor.is_full.store(false, Ordering::Release);
+    for client in waiting {
+        assert_eq!(heard(client), "goes");
+    }
+    wait_until_refusing(address);
+}
+
+#[test]
+fn a_listener_that_is_wanted_again_before_it_is_gone_stays() {
+    let acceptor = Acceptor::on(&[(ANY, "there")]);
+    let address = acceptor.handle.addresses()[0];
+    acceptor.is_full.store(true, Ordering::Release);
+    let waiting = TcpStream::connect(address).unwrap();
+    acceptor.handle.replace([]).unwrap();
+    assert_eq!(acceptor.handle.replace(pairs(&[(ANY, "and back")])).unwrap(), [address]);
+    acceptor.is_full.store(false, Ordering::Release);
+    assert_eq!(heard(waiting), "and back");
+    assert_eq!(greeting(address), "and back");
+}
+
+#[test]
+fn nothing_changes_if_one_address_can_not_be_had() {
+    let acceptor = Acceptor::on(&[(ANY, "stays")]);
+    let before = acceptor.handle.addresses();
+    let taken = TcpListener::bind(ANY).unwrap();
+    let taken_address = taken.local_addr().unwrap();
+    let wanted = [("127.0.0.2:0".parse().unwrap(), "would come"), (taken_address, "can't come")];
+    let (address, error) = acceptor.handle.replace(wanted).unwrap_err();
+    assert_eq!((address, error.kind()), (taken_address, ErrorKind::AddrInUse));
+    assert_eq!(acceptor.handle.addresses(), before);
+    assert_eq!(greeting(before[0]), "stays");
+}
+
+#[test]
+fn a_stopped_listener_is_closed_though_a_handle_lives_on() {
+    let acceptor = Acceptor::on(&[(ANY, "was there")]);
+    let handle = acceptor.handle.clone();
+    let address = handle.addresses()[0];
+    drop(acceptor);
+    assert!(TcpStream::connect(address).is_err());
+    assert!(handle.replace(pairs(&[(ANY, "too late")])).is_err());
+    assert_eq!(handle.addresses(), []);
+}
+
+#[test]
+fn a_listener_that_goes_is_forgotten_though_another_process_holds_its_socket() {
+    let acceptor = Acceptor::on(&[(ANY, "goes"), ("127.0.0.2:0", "stays")]);
+    let addresses = acceptor.handle.addresses();
+    let elsewhere = acceptor.handle.sockets().unwrap().swap_remove(0).socket;
+    acceptor.handle.replace(pairs(&[("127.0.0.2:0", "stays")])).unwrap();
+    // Whoever is greeted was there in time; the first who is not belongs to the other process.
+    let began = Instant::now();
+    elsewhere.set_nonblocking(true).unwrap();
+    loop {
+        let _client = TcpStream::connect(addresses[0]).unwrap();
+        if elsewhere.accept().is_ok() {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "the listener is still emptied by who should have left it");
+    }
+    assert_eq!(greeting(addresses[1]), "stays");
+}
+
+#[test]
+fn a_passed_socket_takes_the_place_of_the_one_for_its_address() {
+    let opened = TcpListener::bind(ANY).unwrap();
+    let local = opened.local_addr().unwrap();
+    let early = TcpStream::connect(local).unwrap();
+    let rows = [Passed { address: ANY.parse().unwrap(), socket: opened.try_clone().unwrap() }];
+    let bound = net::bind(pairs(&[("127.0.0.2:0", "own"), (ANY, "passed")]), rows.into()).unwrap();
+    assert_eq!(bound.addresses().unwrap()[1], local);
+    let acceptor = Acceptor::start(bound);
+    assert_eq!(heard(early), "passed", "who came before the change of hands");
+    assert_eq!(greeting(acceptor.handle.addresses()[0]), "own");
+}
+
+/// Runs one test of this file as another process, with these words of a shell before it.
+fn as_a_process(test: &str, words: &str) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("{words} exec \"$0\" --exact {test} --ignored --nocapture");
+    command.args(["-c", &script]).arg(std::env::current_exe().unwrap());
+    command.stdout(Stdio::null());
+    command
+}
+
+#[test]
+fn sockets_from_a_service_manager_are_found() {
+    let opened = TcpListener::bind(ANY).unwrap();
+    let address = opened.local_addr().unwrap();
+    let mut child = as_a_process("started_with_a_socket", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$")
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(opened)))
+        .spawn()
+        .unwrap();
+    assert_eq!(greeting(address), "activated");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+#[ignore = "the other process of the test above"]
+fn started_with_a_socket() {
+    let passed = net::activated();
+    assert_eq!(passed.len(), 1);
+    assert_eq!(passed[0].address, passed[0].socket.local_addr().unwrap());
+    let wanted: Vec<_> = passed.iter().map(|passed| (passed.address, "activated")).collect();
+    let bound = net::bind(wanted, passed).unwrap();
+    let listeners = Listeners::new(bound).unwrap();
+    let handle = listeners.handle();
+    listeners.accept(
+        || false,
+        || false,
+        |mut socket, _, name| {
+            handle.stop();
+            socket.write_all(name.as_bytes())
+        },
+    );
+}
+
+#[test]
+fn sockets_for_another_process_are_left_alone() {
+    let mut child = as_a_process("started_with_somebody_elses_socket", "LISTEN_FDS=1 LISTEN_PID=1").spawn().unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+#[ignore = "the other process of the test above"]
+fn started_with_somebody_elses_socket() {
+    assert!(net::activated().is_empty());
+}
