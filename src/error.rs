@@ -57,6 +57,10 @@ reasons! {
     ClientHeadTimeout: "client-head-timeout", Client, 408;
     /// No byte of the body came, or was taken by the client, for too long.
     ClientBodyTimeout: "client-body-timeout", Client, 408;
+    /// The client sent its body, or took its answer, at less than the lowest rate.
+    ClientTooSlow: "client-too-slow", Client, 408;
+    /// The body is larger than its limit.
+    BodyTooLarge: "body-too-large", Client, 413;
     /// The request target is longer than its limit.
     TargetTooLong: "target-too-long", Client, 414;
     /// An expectation other than 100-continue.
@@ -83,6 +87,8 @@ reasons! {
     BackendCutHead: "backend-cut-head", Backend, 502;
     /// The backend's answer is not HTTP/1.1 as the RFC writes it, or its end can't be known for sure.
     BackendBadResponse: "backend-bad-response", Backend, 502;
+    /// The backend's answer has a status after which the request is tried elsewhere.
+    BackendRetryStatus: "backend-retry-status", Backend, 502;
     /// The backend's answer ended before its end. The client's connection is cut, so that the client can tell.
     BackendCutBody: "backend-cut-body", Backend, 502;
     /// The connection to the backend did not come about in time.
@@ -93,6 +99,8 @@ reasons! {
     BackendBodyTimeout: "backend-body-timeout", Backend, 504;
     /// A fault of this program. The log says where.
     Internal: "internal-error", Us, 500;
+    /// As many exchanges as are let in are under way.
+    Overloaded: "overloaded", Us, 503;
     /// All backends are full, and so is the queue before them.
     QueueFull: "queue-full", Us, 503;
     /// No place at a backend became free in time.
@@ -182,6 +190,7 @@ pub fn phrase(status: u16) -> &'static str {
         200 => "OK",
         400 => "Bad Request",
         408 => "Request Timeout",
+        413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
         421 => "Misdirected Request",

@@ -9,6 +9,7 @@ pub mod workers;
 pub mod exchange;
 pub mod access_log;
 pub mod logger;
+pub mod names;
 pub mod live;
 pub mod health;
 pub mod config;

@@ -10,6 +10,7 @@ use crate::balance::{Backend, BackendSettings, Queue, Rotation};
 use crate::config::Config;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// What holds at one moment.
 #[derive(Debug)]
@@ -41,7 +42,8 @@ impl Live {
     pub fn new(config: Config) -> Live {
         let queue = Arc::default();
         let members = config.backends.iter().map(|settings| (new_backend(settings, &queue), settings.clone()));
-        let rotation = Rotation::new(members, Arc::clone(&queue), &config.balance, config.passive_health);
+        let rotation =
+            Rotation::new(members, Arc::clone(&queue), &config.balance, config.passive_health, &config.retries);
         let snapshot = Arc::new(Snapshot { config, rotation });
         Live { current: Mutex::new(snapshot), version: AtomicU64::new(0), queue }
     }
@@ -71,12 +73,19 @@ impl Live {
         let members = members
             .into_iter()
             .map(|(stays, settings)| (stays.unwrap_or_else(|| new_backend(&settings, &self.queue)), settings));
-        let rotation = old.rotation.succeeded_by(members, &config.balance, config.passive_health);
+        let rotation = old.rotation.succeeded_by(members, &config.balance, config.passive_health, &config.retries);
         let new = Arc::new(Snapshot { config, rotation });
         let mut current = self.lock();
         *current = Arc::clone(&new);
         self.version.fetch_add(1, Ordering::Release);
         drop(current);
+        if !new.config.passive_health.enabled {
+            for member in new.rotation.members() {
+                if let Some(flip) = member.backend.health.forgive(Instant::now()) {
+                    flip.tell(&member.backend.name);
+                }
+            }
+        }
         for member in old.rotation.members() {
             if !new.rotation.members().iter().any(|other| Arc::ptr_eq(&member.backend, &other.backend)) {
                 member.backend.retire();

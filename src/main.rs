@@ -36,12 +36,17 @@ fn run(passed: Vec<Passed>, config: Config) -> Result<ExitCode, StartError> {
     while signals.forever().next() == Some(SIGHUP) {
         reload(&balancer, &mut current);
     }
+    let delay = current.timeouts.drain_delay;
     let timeout = current.timeouts.drain;
     log::info!("draining: what is in flight is finished, for at most {timeout:?}");
     std::thread::spawn(move || {
         while signals.forever().next() == Some(SIGHUP) {}
         std::process::exit(i32::from(CUT)); // asked twice: now
     });
+    if !delay.is_zero() {
+        log::info!("accepting goes on for {delay:?}");
+        std::thread::sleep(delay);
+    }
     if balancer.drain(timeout) {
         return Ok(ExitCode::SUCCESS);
     }

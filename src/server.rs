@@ -6,6 +6,7 @@ use crate::error::Reason;
 use crate::exchange::{Client, Counts, Desk, Shared};
 use crate::health::{Checker, Target};
 use crate::live::Live;
+use crate::names::Names;
 use crate::net::{self, Handle, Headcount, Listeners, Lot, Passed};
 use crate::workers;
 use std::fmt;
@@ -39,6 +40,7 @@ pub struct Balancer {
     listeners: Handle<()>,
     acceptor: Option<JoinHandle<()>>,
     checker: Option<Checker>,
+    names: Option<Names>,
     workers: Vec<JoinHandle<()>>,
     log_writer: Option<JoinHandle<()>>,
 }
@@ -138,6 +140,7 @@ impl Balancer {
             listeners: listeners.handle(),
             acceptor: None,
             checker: None,
+            names: None,
             workers: Vec::new(),
             log_writer,
         };
@@ -145,6 +148,8 @@ impl Balancer {
         let shared = Arc::clone(&balancer.shared);
         let checker = Checker::start(move || targets(&shared.live)).map_err(system("the health checker"))?;
         balancer.checker = Some(checker);
+        let names = Names::start(Arc::clone(&balancer.shared)).map_err(system("the thread that looks names up"))?;
+        balancer.names = Some(names);
         let shared = Arc::clone(&balancer.shared);
         let acceptor = std::thread::Builder::new().name("acceptor".to_owned());
         let acceptor = acceptor.spawn(move || accept(&shared, listeners, most)).map_err(system("the acceptor"))?;
@@ -219,6 +224,7 @@ impl Balancer {
     fn stop(&mut self) {
         self.stop_accepting();
         self.checker = None;
+        self.names = None;
         let mut desk = Desk::new(Arc::clone(&self.shared), 0);
         for mut client in self.shared.lot.close() {
             client.fail(Reason::Shutdown.into(), &mut desk);

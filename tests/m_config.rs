@@ -16,7 +16,7 @@ use std::time::Duration;
 use program::{Program, command, output, run};
 use support::{Backend, Client, each};
 use threadbare::Config;
-use threadbare::balance::{HashKey, Policy};
+use threadbare::balance::Policy;
 
 /// A file that is gone when its test is.
 struct TempFile(PathBuf);
@@ -74,7 +74,6 @@ handover = "/run/threadbare.sock"
 
 [[listener]]
 address = "127.0.0.1:8081"
-proxy_protocol_from = ["10.0.0.0/8", "fd00::/8"]
 
 [[listener]]
 address = "[::1]:8082"
@@ -86,16 +85,13 @@ weight = 256
 max_in_flight = 100
 backup = true
 state = "drain"
-expand = true
 
 [[backend]]
 url = "127.0.0.1:3001"
 
 [balance]
-policy = "hash"
-hash_key = "header:X-User"
-hash_load = 150
-sticky_cookie = "NAME"
+policy = "two_choices"
+max_in_flight = 44
 slow_start = "0s"
 resolve_interval = "1m 30s"
 queue = 0
@@ -125,8 +121,6 @@ statuses = [502, 503]
 max_exchanges = 10
 max_body = "1MiB"
 lowest_rate = 0
-connections_per_address = 11
-requests_per_address = 12
 
 [limits]
 head_bytes = 4096
@@ -165,19 +159,16 @@ fn every_key_of_the_file_is_taken() {
     assert_eq!(config.handover.as_deref(), Some(Path::new("/run/threadbare.sock")));
     let addresses: Vec<String> = config.listeners.iter().map(|listener| listener.address.to_string()).collect();
     assert_eq!(addresses, ["127.0.0.1:8081", "[::1]:8082"]);
-    let from: Vec<usize> = config.listeners.iter().map(|listener| listener.proxy_protocol_from.len()).collect();
-    assert_eq!(from, [2, 0]);
 
     let [first, second] = &config.backends[..] else { panic!("{:?}", config.backends) };
     assert_eq!((first.origin.to_string(), &*first.name), ("http://127.0.0.1:3000/prefix".to_owned(), "a"));
     assert_eq!((first.weight, first.max_in_flight), (256, Some(100)));
-    assert!(first.backup && first.drain && first.expand, "{first:?}");
+    assert!(first.backup && first.drain, "{first:?}");
     assert_eq!((&*second.name, second.weight, second.max_in_flight), ("127.0.0.1:3001", 1, None));
-    assert!(!second.backup && !second.drain && !second.expand, "{second:?}");
+    assert!(!second.backup && !second.drain, "{second:?}");
 
     let balance = &config.balance;
-    assert_eq!((balance.policy, &balance.hash_key), (Policy::Hash, &HashKey::Field("X-User".to_owned())));
-    assert_eq!((balance.hash_load_percent, balance.sticky_cookie.as_deref()), (150, Some("NAME")));
+    assert_eq!((balance.policy, balance.max_in_flight), (Policy::TwoChoices, Some(44)));
     assert_eq!((balance.slow_start, balance.resolve_interval), (Duration::ZERO, Duration::from_secs(90)));
     assert_eq!(balance.queue, 0);
 
@@ -194,7 +185,6 @@ fn every_key_of_the_file_is_taken() {
     assert_eq!(config.retries.statuses, [502, 503]);
     let load = &config.load;
     assert_eq!((load.max_exchanges, load.max_body, load.lowest_rate), (Some(10), Some(1 << 20), 0));
-    assert_eq!((load.connections_per_address, load.requests_per_address), (Some(11), Some(12)));
     let limits = &config.request_limits;
     assert_eq!((limits.head_bytes, limits.target_bytes, limits.fields), (4096, 2048, 50));
     assert_eq!(config.response_head_bytes, 65536);
@@ -236,7 +226,6 @@ fn what_is_wrong_is_told_with_its_place() {
         ("[timeouts]\nworkers = 1", "2:1", &["`workers` stands above all sections"]),
         ("[[backends]]\nurl = \"a\"", "1:3", &["`backends`", "`backend`"]),
         ("[[backend]]\nurl = \"a\"\nwieght = 2", "3:1", &["wieght = 2", "in [[backend]]", "`weight`"]),
-        ("[[listener]]\naddress = \"127.0.0.1:1\"\nproxy = []", "3:1", &["in [[listener]]", "`proxy_protocol_from`"]),
         // Wrong types.
         ("workers = \"2\"", "1:11", &["\"2\"", "^^^", "can't be a string", "a whole number"]),
         ("workers = 2.5", "1:11", &["a number with a fraction", "a whole number"]),
@@ -260,22 +249,14 @@ fn what_is_wrong_is_told_with_its_place() {
         ("max_connections = 0", "1:19", &["at least 1"]),
         ("handover = \"\"", "1:12", &["a file name"]),
         ("[[listener]]\naddress = \"localhost:80\"", "2:11", &["localhost:80", "IP:PORT"]),
-        (
-            "[[listener]]\naddress = \"127.0.0.1:1\"\nproxy_protocol_from = [\"10.0.0.0/33\"]",
-            "3:24",
-            &["10.0.0.0/33", "32 bits"],
-        ),
         ("[[backend]]\nurl = \"https://a\"", "2:7", &["https", "http://host:port"]),
         ("[[backend]]\nurl = \"a\"\nname = \"a b\"", "3:8", &["visible ASCII"]),
         ("[[backend]]\nurl = \"a\"\nweight = 0", "3:10", &["1 to 256"]),
         ("[[backend]]\nurl = \"a\"\nweight = 257", "3:10", &["1 to 256"]),
         ("[[backend]]\nurl = \"a\"\nmax_in_flight = 0", "3:17", &["1 to "]),
         ("[[backend]]\nurl = \"a\"\nstate = \"up\"", "3:9", &["ready, drain"]),
-        ("[balance]\npolicy = \"fair\"", "2:10", &["round_robin, least_in_flight, two_choices, peak_ewma, hash"]),
-        ("[balance]\nhash_key = \"header:\"", "2:12", &["a name is"]),
-        ("[balance]\nhash_key = \"user\"", "2:12", &["header:NAME"]),
-        ("[balance]\nhash_load = 100", "2:13", &["101 to 1000"]),
-        ("[balance]\nsticky_cookie = \"a;b\"", "2:17", &["a name is"]),
+        ("[forwarding]\ntrusted_proxies = [\"10.0.0.0/33\"]", "2:20", &["10.0.0.0/33", "32 bits"]),
+        ("[balance]\npolicy = \"fair\"", "2:10", &["round_robin, least_in_flight, two_choices"]),
         ("[balance]\nslow_start = \"soon\"", "2:14", &["10s"]),
         ("[balance]\nresolve_interval = \"0s\"", "2:20", &["1ms"]),
         ("[balance]\nqueue = -1", "2:9", &["0 to "]),
@@ -296,8 +277,6 @@ fn what_is_wrong_is_told_with_its_place() {
         ("[retry]\nstatuses = [502, 200]", "2:18", &["400 to 599"]),
         ("[load]\nmax_exchanges = 0", "2:17", &["at least 1"]),
         ("[load]\nmax_body = \"many\"", "2:12", &["KiB"]),
-        ("[load]\nconnections_per_address = 0", "2:27", &["at least 1"]),
-        ("[load]\nrequests_per_address = 0", "2:24", &["1 to "]),
         ("[limits]\nhead_bytes = \"1MiB\"", "2:14", &["64 B - 64 KiB"]),
         ("[limits]\nhead_bytes = 1", "2:14", &["64 B - 64 KiB"]),
         ("[limits]\nhead_fields = 0", "2:15", &["1 - 1000"]),
@@ -450,7 +429,7 @@ fn what_check_shows_is_a_file_that_says_the_same() {
         (EVERYTHING, &[]),
         (&strange, &[]),
         (BACKEND, &["--health-tcp", "--listen", "[::1]:0", "--spare-timeout", "1500us", "--max-body", "1000"]),
-        (BACKEND, &["--tunnel-timeout", "5000years", "--hash-key", "query:a b\u{1}\"", "--policy", "peak_ewma"]),
+        (BACKEND, &["--tunnel-timeout", "5000years", "--policy", "least_in_flight"]),
         (EVERYTHING, &["127.0.0.1:1", "--health-interval", "90m", "--head-bytes", "1000", "--trusted-proxy", "::/0"]),
     ];
     each(rows, |(file, flags)| {

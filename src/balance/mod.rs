@@ -8,21 +8,28 @@
 //! - `spares`: connections kept for the next request;
 //! - `health`: whether a backend is fit for requests;
 //! - `backend`: one backend, with its addresses, spares and counts;
+//! - `order`: a weighted order of turns;
+//! - `policy`: who is to be preferred among those who could serve;
+//! - `budget`: how much may be tried again;
 //! - `queue`: where requests wait for a place at one;
 //! - `rotation`: the order in which backends take turns.
 
 mod backend;
+mod budget;
 mod health;
+mod order;
 mod origin;
+mod policy;
 mod queue;
 mod rotation;
 mod settings;
 mod spares;
 
 pub use backend::{Backend, InFlight};
+pub use budget::Budget;
 pub use health::{Failure, Flip, Health, Standing, Trial, Verdict, Why};
 pub use origin::Origin;
 pub use queue::{Queue, Waiting};
 pub use rotation::{Member, Pick, Rotation, Unserved};
-pub use settings::{ActiveHealth, BackendSettings, BalanceSettings, HashKey, PassiveHealth, Policy, RetrySettings};
+pub use settings::{ActiveHealth, BackendSettings, BalanceSettings, PassiveHealth, Policy, RetrySettings};
 pub use spares::Need;

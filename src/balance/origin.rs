@@ -3,7 +3,7 @@
 use crate::http::is_valid_authority;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
 /// A backend as the operator wrote it, checked.
@@ -66,6 +66,11 @@ impl fmt::Display for Origin {
 }
 
 impl Origin {
+    /// Whether the host is an address, and not a name.
+    pub fn is_address(&self) -> bool {
+        self.host.parse::<IpAddr>().is_ok()
+    }
+
     /// Looks the host up. May take as long as the system's resolver does.
     ///
     /// # Errors

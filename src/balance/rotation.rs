@@ -8,8 +8,13 @@
 //! second counter: were it simply the next in the order, a dead backend's neighbour would get a double share.
 
 use super::backend::InFlight;
+use super::order::Order;
+use super::policy::{self, Candidate};
 use super::queue::{Queue, Waiting};
-use super::{Backend, BackendSettings, BalanceSettings, Failure, Flip, PassiveHealth, Standing, Trial};
+use super::{
+    Backend, BackendSettings, BalanceSettings, Budget, Failure, Flip, PassiveHealth, Policy, RetrySettings, Standing,
+    Trial,
+};
 use crate::net::Caller;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -19,7 +24,11 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Rotation {
     members: Arc<[Member]>,
+    order: Order,
+    policy: Policy,
     turns: Arc<Turns>,
+    /// What may be tried again.
+    pub budget: Budget,
     queue: Arc<Queue>,
     /// Most that wait in it.
     queue_limit: usize,
@@ -45,6 +54,9 @@ pub struct Member {
     pub backend: Arc<Backend>,
     /// Most exchanges at once; `None`: no limit.
     pub max_in_flight: Option<usize>,
+    weight: u32,
+    backup: bool,
+    drain: bool,
 }
 
 impl Member {
@@ -87,8 +99,9 @@ impl Rotation {
         queue: Arc<Queue>,
         balance: &BalanceSettings,
         passive: PassiveHealth,
+        retries: &RetrySettings,
     ) -> Rotation {
-        Rotation::going_on(members, Arc::default(), queue, balance, passive)
+        Rotation::going_on(members, Arc::default(), queue, balance, passive, retries)
     }
 
     /// The rotation after a reload: its turns go on where these are.
@@ -97,8 +110,9 @@ impl Rotation {
         members: impl IntoIterator<Item = (Arc<Backend>, BackendSettings)>,
         balance: &BalanceSettings,
         passive: PassiveHealth,
+        retries: &RetrySettings,
     ) -> Rotation {
-        Rotation::going_on(members, Arc::clone(&self.turns), Arc::clone(&self.queue), balance, passive)
+        Rotation::going_on(members, Arc::clone(&self.turns), Arc::clone(&self.queue), balance, passive, retries)
     }
 
     fn going_on(
@@ -107,14 +121,24 @@ impl Rotation {
         queue: Arc<Queue>,
         balance: &BalanceSettings,
         passive: PassiveHealth,
+        retries: &RetrySettings,
     ) -> Rotation {
         let member = |(backend, settings): (Arc<Backend>, BackendSettings)| Member {
             backend,
             max_in_flight: settings.max_in_flight.or(balance.max_in_flight),
+            weight: settings.weight,
+            backup: settings.backup,
+            drain: settings.drain,
         };
+        let members: Arc<[Member]> = members.into_iter().map(member).collect();
+        // Who drains or waits behind the others has no turn of its own.
+        let weight = |member: &Member| if member.drain || member.backup { 0 } else { member.weight };
         Rotation {
-            members: members.into_iter().map(member).collect(),
+            order: Order::of(&members.iter().map(weight).collect::<Vec<_>>()),
+            policy: balance.policy,
+            members,
             turns,
+            budget: Budget::new(retries, Instant::now()),
             queue,
             queue_limit: balance.queue,
             slow_start: balance.slow_start,
@@ -133,43 +157,77 @@ impl Rotation {
         // Whoever waits already goes first.
         let may_enter = self.queue.length() == 0;
         if tried.is_empty() {
-            let turn = self.turns.first.fetch_add(1, Ordering::Relaxed);
-            let nth = turn.checked_rem(self.members.len()).ok_or(Unserved::Nobody)?;
-            let member = &self.members[nth];
-            let takes_it = match self.standing(member, now) {
-                Standing::In { share } => share >= 1.0 || fraction(turn) < share,
-                Standing::TrialDue => {
-                    if let Some(pick) = self.try_out(nth, now) {
-                        return Ok(pick);
-                    }
-                    false
-                }
-                Standing::Ejected(..) | Standing::Down => false,
+            self.budget.count_request();
+        }
+        if tried.is_empty()
+            && let Some(pick) = self.in_turn(may_enter, now)
+        {
+            return Ok(pick);
+        }
+        for backup in [false, true] {
+            let fit = |nth: &usize| {
+                let member = &self.members[*nth];
+                member.backup == backup && !member.drain && !tried.contains(nth) && self.is_in(*nth, now)
             };
-            if takes_it
-                && may_enter
-                && let Some(place) = member.try_enter(now)
-            {
-                return Ok(Pick { nth, place, trial: None });
+            if may_enter && let Some(pick) = self.by_policy(&fit, now) {
+                return Ok(pick);
             }
-        }
-        let fit = |nth: &usize| !tried.contains(nth) && self.is_in(*nth, now);
-        if may_enter {
-            let free = || (0..self.members.len()).filter(fit).filter(|&nth| !self.members[nth].is_full());
-            if let Some(offset) = self.turns.second.fetch_add(1, Ordering::Relaxed).checked_rem(free().count()) {
-                // One that has filled up this moment is passed over.
-                let in_turn = free().skip(offset).chain(free().take(offset));
-                if let Some(pick) = in_turn.filter_map(|nth| self.enter(nth, now)).next() {
-                    return Ok(pick);
-                }
+            if (0..self.members.len()).any(|nth| fit(&nth)) {
+                let barred = (0..self.members.len()).filter(|nth| !fit(nth)).collect();
+                let waiting = self.queue.join(whom, &self.members, barred, self.queue_limit, now);
+                return Err(waiting.map_or(Unserved::QueueFull, Unserved::Wait));
             }
-        }
-        if (0..self.members.len()).any(|nth| fit(&nth)) {
-            let barred = (0..self.members.len()).filter(|nth| !fit(nth)).collect();
-            let waiting = self.queue.join(whom, &self.members, barred, self.queue_limit, now);
-            return Err(waiting.map_or(Unserved::QueueFull, Unserved::Wait));
         }
         self.last_resort(tried, now).ok_or(Unserved::Nobody)
+    }
+
+    /// What the order of turns says; under another policy, only whether somebody is to be tried out.
+    fn in_turn(&self, may_enter: bool, now: Instant) -> Option<Pick> {
+        let turn = self.turns.first.fetch_add(1, Ordering::Relaxed);
+        let nth = self.order.at(turn)?;
+        match self.standing(&self.members[nth], now) {
+            Standing::TrialDue => self.try_out(nth, now),
+            Standing::In { share } => {
+                let takes_it = self.policy == Policy::RoundRobin && (share >= 1.0 || fraction(turn) < share);
+                if takes_it && may_enter { self.enter(nth, now) } else { None }
+            }
+            Standing::Ejected(..) | Standing::Down => None,
+        }
+    }
+
+    /// Whether somebody could be asked at once who has not been asked yet.
+    pub fn has_another(&self, tried: &[usize], now: Instant) -> bool {
+        let mut members = self.members.iter().enumerate();
+        members.any(|(nth, member)| !tried.contains(&nth) && !member.drain && !member.is_full() && self.is_in(nth, now))
+    }
+
+    /// One of those that are fit and not full.
+    fn by_policy(&self, fit: &impl Fn(&usize) -> bool, now: Instant) -> Option<Pick> {
+        let number = self.turns.second.fetch_add(1, Ordering::Relaxed);
+        let free = || (0..self.members.len()).filter(fit).filter(|&nth| !self.members[nth].is_full());
+        let candidates = || {
+            free().map(|nth| Candidate {
+                nth,
+                weight: self.weight(nth, now),
+                in_flight: self.members[nth].backend.in_flight(),
+            })
+        };
+        let preferred = match self.policy {
+            Policy::RoundRobin => free().nth(number.checked_rem(free().count())?),
+            Policy::LeastInFlight => policy::least_in_flight(candidates(), number),
+            Policy::TwoChoices => policy::two_choices(candidates(), number),
+        };
+        // One that has filled up this moment is passed over.
+        preferred.into_iter().chain(free()).find_map(|nth| self.enter(nth, now))
+    }
+
+    /// The weight that counts now: less than was configured while a backend comes back slowly.
+    fn weight(&self, nth: usize, now: Instant) -> f64 {
+        let member = &self.members[nth];
+        match self.standing(member, now) {
+            Standing::In { share } => share * f64::from(member.weight),
+            Standing::TrialDue | Standing::Ejected(..) | Standing::Down => f64::from(member.weight),
+        }
     }
 
     fn enter(&self, nth: usize, now: Instant) -> Option<Pick> {
@@ -186,7 +244,8 @@ impl Rotation {
     /// Passive evidence has emptied the rotation: it is not trusted that far.
     fn last_resort(&self, tried: &[usize], now: Instant) -> Option<Pick> {
         let ejected = || {
-            let members = self.members.iter().enumerate().filter(|(nth, _)| !tried.contains(nth));
+            let members = self.members.iter().enumerate();
+            let members = members.filter(|(nth, member)| !member.drain && !tried.contains(nth));
             members.filter(|(_, member)| !matches!(self.standing(member, now), Standing::Down)).map(|(nth, _)| nth)
         };
         let offset = self.turns.second.fetch_add(1, Ordering::Relaxed).checked_rem(ejected().count())?;
@@ -208,14 +267,16 @@ impl Rotation {
 
     fn standing(&self, member: &Member, now: Instant) -> Standing {
         let backend = &member.backend;
-        let stall = backend.health.look_for_stall(now, backend.awaited(), &self.passive, |_| self.may_eject());
+        let may_eject = |_| self.may_eject(backend);
+        let stall = backend.health.look_for_stall(now, backend.awaited(), &self.passive, may_eject);
         tell(stall, backend);
         backend.health.standing(now, self.slow_start)
     }
 
     /// Never more than half of the backends are ejected on evidence that might as well be the requests' doing.
-    fn may_eject(&self) -> bool {
-        let out = self.members.iter().filter(|member| member.backend.health.is_out()).count();
+    fn may_eject(&self, backend: &Backend) -> bool {
+        let others = self.members.iter().filter(|member| !std::ptr::eq(&*member.backend, backend));
+        let out = others.filter(|member| member.backend.health.is_out()).count();
         (out + 1) * 2 <= self.members.len()
     }
 
@@ -228,7 +289,7 @@ impl Rotation {
     /// A request has met with a failure that is the backend's doing.
     pub fn failed(&self, backend: &Backend, failure: Failure, trial: Option<Trial>, now: Instant) {
         // Who refuses connections is down for certain.
-        let may_eject = |failure| failure == Failure::Refused || self.may_eject();
+        let may_eject = |failure| failure == Failure::Refused || self.may_eject(backend);
         tell(backend.health.failed(failure, trial, now, &self.passive, may_eject), backend);
     }
 

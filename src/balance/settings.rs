@@ -18,15 +18,13 @@ pub struct BackendSettings {
     pub backup: bool,
     /// It gets nothing new. Default no.
     pub drain: bool,
-    /// Every address of its name is a backend of its own. Default no: they are ways to one backend.
-    pub expand: bool,
 }
 
 impl BackendSettings {
     /// A backend about which nothing more was said.
     pub fn at(origin: Origin) -> BackendSettings {
         let name = format!("{}{}", origin.authority, origin.prefix);
-        BackendSettings { origin, name, weight: 1, max_in_flight: None, backup: false, drain: false, expand: false }
+        BackendSettings { origin, name, weight: 1, max_in_flight: None, backup: false, drain: false }
     }
 }
 
@@ -40,26 +38,6 @@ pub enum Policy {
     LeastInFlight,
     /// The less loaded one of two, taken at random.
     TwoChoices,
-    /// Of two taken at random, the one with less load times latency.
-    PeakEwma,
-    /// Always the same for the same key (rendezvous hashing).
-    Hash,
-}
-
-/// What the policy `hash` goes by.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum HashKey {
-    /// The client's address.
-    #[default]
-    Client,
-    /// The path, without the query.
-    Path,
-    /// The value of a request field.
-    Field(String),
-    /// The value of a cookie.
-    Cookie(String),
-    /// The value of a query parameter.
-    Query(String),
 }
 
 /// How requests are shared out.
@@ -67,12 +45,6 @@ pub enum HashKey {
 pub struct BalanceSettings {
     /// Default `round_robin`.
     pub policy: Policy,
-    /// What `hash` goes by. Default: the client's address.
-    pub hash_key: HashKey,
-    /// Under `hash`, most load of one backend, in percent of its fair share: 101 - 1000. Default 125.
-    pub hash_load_percent: u32,
-    /// The cookie that ties a client to its backend. Default: none.
-    pub sticky_cookie: Option<String>,
     /// How long a backend that comes back takes to reach its full share. Default 10 s; 0 turns it off.
     pub slow_start: Duration,
     /// How often names are resolved again. Default 10 s.
@@ -87,9 +59,6 @@ impl Default for BalanceSettings {
     fn default() -> BalanceSettings {
         BalanceSettings {
             policy: Policy::default(),
-            hash_key: HashKey::default(),
-            hash_load_percent: 125,
-            sticky_cookie: None,
             slow_start: Duration::from_secs(10),
             resolve_interval: Duration::from_secs(10),
             max_in_flight: None,

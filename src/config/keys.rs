@@ -3,9 +3,9 @@
 //! of `Config::defaults`.
 
 use super::values::{
-    address, choice, choices, field_count, hash_key, head_size, level, name, number, on_or_off, path, policies, policy,
-    show_choice, show_hash_key, show_policy, show_size, show_statuses, show_switch, show_time, size, state, states,
-    statuses, switch, time, time_or_none, token,
+    address, choice, choices, field_count, head_size, level, name, number, on_or_off, path, policies, policy,
+    show_choice, show_policy, show_size, show_statuses, show_switch, show_time, size, state, states, statuses, switch,
+    time, time_or_none,
 };
 use super::{AccessLogFormat, Config, HalfClose, ListenerSettings};
 use crate::balance::{ActiveHealth, BackendSettings};
@@ -158,16 +158,6 @@ pub(super) const KEYS: &[Key<Config>] = &[
         .list(|c| c.trusted_proxies.clear()),
     key::<Config>("balance.policy", "policy", Shape::Choice("POLICY", policies), "Who gets the next request",
         |c, t| put(&mut c.balance.policy, policy(t)), |c| one(show_policy(c.balance.policy))),
-    key::<Config>("balance.hash_key", "hash-key", Shape::Text("KEY"),
-        "What the policy hash goes by: client, path, header:NAME, cookie:NAME or query:NAME",
-        |c, t| put(&mut c.balance.hash_key, hash_key(t)), |c| one(show_hash_key(&c.balance.hash_key))),
-    key::<Config>("balance.hash_load", "hash-load", Shape::Number,
-        "Under the policy hash, most load of one backend, in percent of its fair share: 101 to 1000",
-        |c, t| put(&mut c.balance.hash_load_percent, number(t, 101, 1000)), |c| one(c.balance.hash_load_percent)),
-    key::<Config>("balance.sticky_cookie", "sticky-cookie", Shape::Text("NAME"),
-        "The cookie that ties a client to its backend; none if not given",
-        |c, t| put_some(&mut c.balance.sticky_cookie, token(t)), |c| perhaps(c.balance.sticky_cookie.as_ref()))
-        .unset("none"),
     key::<Config>("balance.slow_start", "slow-start", Shape::Time,
         "How long a backend that comes back takes to reach its full share; 0s turns it off",
         |c, t| put(&mut c.balance.slow_start, time_or_none(t)), |c| one(show_time(c.balance.slow_start))),
@@ -231,16 +221,6 @@ pub(super) const KEYS: &[Key<Config>] = &[
         "The least that a client must send or take of a body, in bytes a second, once it has been waited for for 30s; \
          0 turns it off",
         |c, t| put(&mut c.load.lowest_rate, number(t, 0, MANY)), |c| one(c.load.lowest_rate)),
-    key::<Config>("load.connections_per_address", "connections-per-address", Shape::Number,
-        "Most connections from one address; more are closed at once. No limit if not given",
-        |c, t| put_some(&mut c.load.connections_per_address, number(t, 1, ANY)),
-        |c| perhaps(c.load.connections_per_address))
-        .unset("no limit"),
-    key::<Config>("load.requests_per_address", "requests-per-address", Shape::Number,
-        "Most requests from one address, a second; beyond it 429. No limit if not given",
-        |c, t| put_some(&mut c.load.requests_per_address, number(t, 1, MANY)),
-        |c| perhaps(c.load.requests_per_address))
-        .unset("no limit"),
     key::<Config>("timeouts.first_byte", "first-byte-timeout", Shape::Time,
         "A new connection, until its first byte; then it is closed",
         |c, t| put(&mut c.timeouts.first_byte, time(t)), |c| one(show_time(c.timeouts.first_byte))),
@@ -290,9 +270,6 @@ pub(super) const OF_LISTENER: &[Key<ListenerSettings>] = &[
     key::<ListenerSettings>("listener.address", "", Shape::Text("ADDR:PORT"), "Where to listen",
         |l, t| put(&mut l.address, address(t)), |l| one(l.address))
         .unset("required"),
-    key::<ListenerSettings>("listener.proxy_protocol_from", "", Shape::Texts("NET"), "Whose connections begin with a PROXY header",
-        |l, t| add(&mut l.proxy_protocol_from, t.parse()), |l| all(&l.proxy_protocol_from))
-        .list(|l| l.proxy_protocol_from.clear()),
 ];
 
 /// Those of each `[[backend]]`.
@@ -313,8 +290,6 @@ pub(super) const OF_BACKEND: &[Key<BackendSettings>] = &[
         |b, t| put(&mut b.backup, switch(t)), |b| one(show_switch(b.backup))),
     key::<BackendSettings>("backend.state", "", Shape::Choice("STATE", states), "Whether it gets anything new",
         |b, t| put(&mut b.drain, state(t)), |b| one(if b.drain { "drain" } else { "ready" })),
-    key::<BackendSettings>("backend.expand", "", Shape::Switch, "Every address of its name is a backend of its own",
-        |b, t| put(&mut b.expand, switch(t)), |b| one(show_switch(b.expand))),
 ];
 
 fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {

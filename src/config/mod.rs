@@ -90,14 +90,11 @@ struct Sources {
 pub struct ListenerSettings {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Peers whose connections begin with a PROXY protocol header (version 1 or 2). Default none; others may not send
-    /// one.
-    pub proxy_protocol_from: Vec<Network>,
 }
 
 impl From<SocketAddr> for ListenerSettings {
     fn from(address: SocketAddr) -> ListenerSettings {
-        ListenerSettings { address, proxy_protocol_from: Vec::new() }
+        ListenerSettings { address }
     }
 }
 
@@ -111,21 +108,11 @@ pub struct Load {
     /// The least that a client must send of a body, or take of one, in bytes a second, once it has been waited for for
     /// 30 s. Default 240; 0 turns it off.
     pub lowest_rate: u64,
-    /// Most connections from one address. Default: no limit; more are closed at once.
-    pub connections_per_address: Option<usize>,
-    /// Most requests from one address, a second. Default: no limit; beyond it 429 `too-many-requests`.
-    pub requests_per_address: Option<u32>,
 }
 
 impl Default for Load {
     fn default() -> Load {
-        Load {
-            max_exchanges: None,
-            max_body: None,
-            lowest_rate: 240,
-            connections_per_address: None,
-            requests_per_address: None,
-        }
+        Load { max_exchanges: None, max_body: None, lowest_rate: 240 }
     }
 }
 

@@ -28,6 +28,12 @@ pub struct Shared {
     pub collected: AtomicUsize,
 }
 
+impl AsRef<Live> for Shared {
+    fn as_ref(&self) -> &Live {
+        &self.live
+    }
+}
+
 /// What one worker has counted. On a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -136,6 +142,15 @@ impl Desk {
         if let Some(log) = &self.shared.access_log {
             log.send(&mut self.lines);
         }
+    }
+
+    /// Exchanges begun and not ended, by all workers.
+    pub(super) fn in_flight(&self) -> usize {
+        let sum = |count: fn(&Counts) -> &AtomicUsize| -> usize {
+            self.shared.counts.iter().map(|counts| count(counts).load(Ordering::Relaxed)).sum()
+        };
+        let ended = sum(|counts| &counts.ended); // before those begun, so that the difference is never negative
+        sum(|counts| &counts.begun).saturating_sub(ended)
     }
 
     /// What this worker has counted.

@@ -9,6 +9,7 @@
 //! - `relay`: one request and its response;
 //! - `upload`: the request's way to the backend;
 //! - `leg`: the connection to one;
+//! - `pace`: the lowest rate of a client;
 //! - `pump`: one direction of a body;
 //! - `tunnel`: what comes after a 101;
 //! - `answer`: answers of our own;
@@ -21,6 +22,7 @@ mod desk;
 mod gather;
 mod leg;
 mod linger;
+mod pace;
 mod pump;
 mod record;
 mod relay;
@@ -33,7 +35,7 @@ pub use desk::{Budget, Counts, Desk, Shared};
 use crate::access_log::Outcome;
 use crate::error::{Fault, Reason};
 use crate::http::{
-    Claims, FieldTable, MaxForwards, Persistence, Request, Sender, Version, client_may_stay, refuse_early,
+    BodyFraming, Claims, FieldTable, MaxForwards, Persistence, Request, Sender, Version, client_may_stay, refuse_early,
 };
 use crate::net::{Connection, Wants, Watch};
 use answer::Body;
@@ -203,6 +205,15 @@ impl Client {
         if request.max_forwards == Some(MaxForwards::AnswerHere) {
             return self.answer_here(&request, desk);
         }
+        let load = &desk.live.config.load;
+        if let BodyFraming::Length(length) = request.framing
+            && load.max_body.is_some_and(|most| length > most)
+        {
+            return self.turn_away(&request, Reason::BodyTooLarge, desk);
+        }
+        if load.max_exchanges.is_some_and(|most| desk.in_flight() >= most) {
+            return self.turn_away(&request, Reason::Overloaded, desk);
+        }
         let fresh_id = if request.id.is_none() { desk.fresh_id() } else { [b'0'; 16] };
         let sender = Sender {
             address: self.address.ip(),
@@ -222,16 +233,34 @@ impl Client {
         }
     }
 
+    /// A request that is in order, and yet not let in.
+    fn turn_away(&mut self, request: &Request<'_, '_>, reason: Reason, desk: &mut Desk) {
+        let stays = self.stays_after(request, desk);
+        let body = if request.method == "HEAD" { Body::Omitted } else { Body::Sent };
+        let id = desk.fresh_id();
+        let mut out = Vec::new();
+        answer::to_fault(&reason.into(), &id, persistence(stays, request.version), body, desk, &mut out);
+        desk.count_begun();
+        let (method, target) = (request.method.as_bytes(), request.path().as_bytes());
+        self.count_refused(reason.status(), method, target, &id, Some(reason), desk);
+        self.say(out, stays, desk);
+    }
+
+    /// Whether the connection goes on after an answer of ours to this request, which nobody has read beyond its head.
+    fn stays_after(&self, request: &Request<'_, '_>, desk: &Desk) -> bool {
+        let is_bodiless = request.framing == BodyFraming::None;
+        is_bodiless && client_may_stay(request.version, request.options) && !desk.shared.lot.is_draining()
+    }
+
     /// OPTIONS and TRACE that may not go further.
     fn answer_here(&mut self, request: &Request<'_, '_>, desk: &mut Desk) {
-        let is_bodiless = request.framing == crate::http::BodyFraming::None;
-        let stays = is_bodiless && client_may_stay(request.version, request.options) && !desk.shared.lot.is_draining();
+        let stays = self.stays_after(request, desk);
         let persistence = persistence(stays, request.version);
         let mut out = Vec::new();
         let status = answer::to_last_hop(request.method == "OPTIONS", persistence, desk, &mut out);
         desk.count_begun();
         let reason = (status != 200).then_some(Reason::NotImplemented);
-        self.count_refused(status, request.method.as_bytes(), b"", reason, desk);
+        self.count_refused(status, request.method.as_bytes(), request.path().as_bytes(), b"", reason, desk);
         self.say(out, stays, desk);
     }
 
@@ -243,16 +272,24 @@ impl Client {
         let mut out = Vec::new();
         answer::to_fault(&fault, &id, Persistence::Closes, body, desk, &mut out);
         desk.count_begun();
-        self.count_refused(fault.reason.status(), b"", &id, Some(fault.reason), desk);
+        self.count_refused(fault.reason.status(), b"", b"", &id, Some(fault.reason), desk);
         self.say(out, false, desk);
     }
 
-    fn count_refused(&self, status: u16, method: &[u8], id: &[u8], reason: Option<Reason>, desk: &mut Desk) {
+    fn count_refused(
+        &self,
+        status: u16,
+        method: &[u8],
+        target: &[u8],
+        id: &[u8],
+        reason: Option<Reason>,
+        desk: &mut Desk,
+    ) {
         desk.count_ended(&Outcome {
             ended: SystemTime::now(),
             client: self.address,
             method,
-            target: b"",
+            target,
             id,
             status,
             bytes: 0,
@@ -274,7 +311,9 @@ impl Client {
                 exchange.count_out(Some(fault.reason), desk);
                 if exchange.said() == Said::Head || fault.reason == Reason::ClientGone {
                     // What a client has not taken in all that time, the kernel need not keep for it either.
-                    if exchange.must_reset() || fault.reason == Reason::ClientBodyTimeout {
+                    if exchange.must_reset()
+                        || matches!(fault.reason, Reason::ClientBodyTimeout | Reason::ClientTooSlow)
+                    {
                         self.connection.reset_on_close();
                     }
                     return self.hang_up(desk);

@@ -125,6 +125,11 @@ impl Pump {
         self.carried
     }
 
+    /// How many bytes the sink has yet to take.
+    pub(super) fn left_over(&self) -> u64 {
+        (self.leftover.len() - self.taken) as u64
+    }
+
     /// The first `length` bytes of the body have gone another way.
     pub(super) fn skip(&mut self, length: u64) {
         if let Decoder::Length(left) = &mut self.decoder {

@@ -7,6 +7,7 @@
 use super::desk::Desk;
 use super::gather::{Gather, Gathered, Missing};
 use super::leg::{Asked, Leg, spare_life};
+use super::pace::Pace;
 use super::pump::{Encoding, Halt, Pump};
 use super::record::Record;
 use super::stop::{Stop, Wait};
@@ -47,6 +48,7 @@ pub(super) struct Exchange {
     client_end_is_fine: bool,
     /// When a byte of either body last moved.
     progress: Instant,
+    pace: Pace,
     record: Record,
     /// What held when it began, and holds until it ends.
     snapshot: Arc<Snapshot>,
@@ -57,6 +59,7 @@ struct Traits {
     version: Version,
     is_head: bool,
     is_idempotent: bool,
+    is_bodiless: bool,
     may_stay: bool,
     expects_continue: bool,
     /// The protocols that it offers to upgrade to.
@@ -105,6 +108,7 @@ impl Exchange {
                 is_head: request.method == "HEAD",
                 // RFC 9110 section 9.2.2. An unknown method may do anything.
                 is_idempotent: matches!(request.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"),
+                is_bodiless: request.framing == BodyFraming::None,
                 may_stay: client_may_stay(request.version, request.options),
                 expects_continue: request.expects_continue,
                 offered: match request.upgrades {
@@ -124,6 +128,7 @@ impl Exchange {
             verdict: Verdict { persistence: Persistence::Closes, ends_with_close: false, spare_life: None },
             client_end_is_fine: false,
             progress: desk.now,
+            pace: Pace::default(),
             record: Record::new(client, desk),
             snapshot: desk.live.share(),
         }
@@ -148,7 +153,7 @@ impl Exchange {
                 Err(Stop::Fault(fault)) => fault,
             };
             self.blame(&fault, desk);
-            if !self.tries_again(&fault) {
+            if !self.tries_again(&fault, desk.now) {
                 return Err(Stop::Fault(fault));
             }
         }
@@ -221,6 +226,7 @@ impl Exchange {
     /// Sends the request and brings back the response, at the same time.
     fn relay_both_ways(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<After, Stop> {
         desk.moved = false;
+        self.pace.resume(desk.now);
         let up = match &mut self.leg {
             Some(leg) => self.upload.run(client, leg, desk),
             None => Ok(()), // the backend has said all it had to say
@@ -245,6 +251,13 @@ impl Exchange {
         };
         if let Sending::Broken(Some(fault)) = self.upload.state {
             return Err(fault.into()); // the client broke its request off: what the backend had said before is through
+        }
+        if wait.client.is_for_bytes() {
+            let bytes = self.upload.carried() + self.download.carried().saturating_sub(self.download.left_over());
+            if self.pace.is_too_slow(bytes, self.snapshot.config.load.lowest_rate) {
+                return Err(Reason::ClientTooSlow.into());
+            }
+            self.pace.wait_for_client(desk.now);
         }
         self.watch_for_leaving(client, wait)
     }
@@ -379,6 +392,9 @@ impl Exchange {
             return Ok(None);
         }
 
+        if self.is_worth_another_try(response.status, desk.now) {
+            return Err(Reason::BackendRetryStatus.into());
+        }
         let version = self.traits.version;
         let ending = Endings::of(response.framing, version);
         let stays = self.traits.may_stay
@@ -415,6 +431,19 @@ impl Exchange {
             self.verdict.spare_life = None; // bytes that nobody asked for: they go nowhere, and nor does the connection
         }
         Ok(None)
+    }
+
+    /// Whether this answer is passed over, and somebody else is asked: only where that was wished for, nothing can be done
+    /// twice by it, and there is somebody else.
+    fn is_worth_another_try(&self, status: u16, now: Instant) -> bool {
+        let rotation = &self.snapshot.rotation;
+        rotation.budget.is_retried(status)
+            && self.traits.is_idempotent
+            && self.traits.is_bodiless
+            && self.said == Said::Nothing
+            && self.repeats < REPEATS
+            && rotation.has_another(&self.tried, now)
+            && rotation.budget.may_repeat(now)
     }
 
     /// From here on, both sides speak a protocol of their own.
@@ -495,7 +524,7 @@ impl Exchange {
 
     /// Whether, and where, the request is tried again after this fault: never once a byte of an answer has come, and
     /// only if it is still whole in memory.
-    fn tries_again(&mut self, fault: &Fault) -> bool {
+    fn tries_again(&mut self, fault: &Fault, now: Instant) -> bool {
         let leg = self.leg.take(); // whatever happens next, this connection is spent
         let was_spare = leg.as_ref().is_some_and(Leg::is_spare);
         let Some(mut asked) = leg.map(|leg| leg.asked).or(self.asked.take()) else { return false };
@@ -512,7 +541,9 @@ impl Exchange {
             // A backend that closes a connection which it kept is no news: the same one, over a new connection.
             asked.spare = None;
             self.asked = Some(asked);
-        } else if was_silent && may_repeat && self.repeats < REPEATS {
+        } else if fault.reason == Reason::BackendRetryStatus
+            || was_silent && may_repeat && self.repeats < REPEATS && self.snapshot.rotation.budget.may_repeat(now)
+        {
             self.repeats += 1;
         } else {
             return false;

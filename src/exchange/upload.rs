@@ -30,6 +30,8 @@ pub(super) struct Upload {
     /// The rest of the body.
     pump: Pump,
     pub(super) state: Sending,
+    /// Largest body.
+    max_body: u64,
     /// From when on an answer is due: the last byte was sent, or the backend has shown that it is at work.
     done: Instant,
 }
@@ -72,6 +74,7 @@ impl Upload {
             head_is_sent: false,
             pump: Pump::new(request.framing, encoding, config.request_limits.head_bytes, named),
             state: Sending::Going,
+            max_body: config.load.max_body.unwrap_or(u64::MAX),
             done: desk.now,
         }
     }
@@ -112,7 +115,12 @@ impl Upload {
         if self.state != Sending::Going {
             return Ok(());
         }
-        let halt = match self.pump.run(client, &mut leg.connection, desk) {
+        let outcome = self.pump.run(client, &mut leg.connection, desk);
+        if self.pump.carried() > self.max_body {
+            self.break_off(Some(Reason::BodyTooLarge.into()), desk.now);
+            return Ok(());
+        }
+        let halt = match outcome {
             Ok(()) => {
                 self.state = Sending::Done;
                 self.done = desk.now;
@@ -157,6 +165,11 @@ impl Upload {
             }
         }
         Ok(())
+    }
+
+    /// Bytes of the body that the client has sent, as far as they were read.
+    pub(super) fn carried(&self) -> u64 {
+        self.pump.carried()
     }
 
     /// The head as it goes out.

@@ -79,6 +79,11 @@ impl Wants {
     /// A call by another worker ([`Lot::call`](super::Lot::call)).
     pub const CALL: Wants = Wants(CALLED);
 
+    /// Whether it is bytes, or room for them, that is waited for.
+    pub fn is_for_bytes(self) -> bool {
+        self.0 & (READABLE | WRITABLE) != 0
+    }
+
     /// Both.
     #[must_use]
     pub fn and(self, other: Wants) -> Wants {

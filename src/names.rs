@@ -1,0 +1,72 @@
+//! Looks the names of backends up again, now and then, in a thread of its own: a resolver may take its time.
+//!
+//! The last good answer stays. A backend whose name had no address when it was configured gets one as soon as there is
+//! one.
+
+use crate::live::Live;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// The thread that looks names up. Dropped, it ends; a look-up that is under way is left behind.
+pub struct Names {
+    stopped: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Names {
+    /// Begins to look up the names of these backends, at the configured interval, a tenth more or less.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn start<L: AsRef<Live> + Send + Sync + 'static>(live: Arc<L>) -> io::Result<Names> {
+        let stopped = Arc::new(AtomicBool::new(false));
+        let is_stopped = Arc::clone(&stopped);
+        let thread = thread::Builder::new().name("names".to_owned()).spawn(move || {
+            loop {
+                let interval = (*live).as_ref().current().config.balance.resolve_interval;
+                thread::park_timeout(with_jitter(interval));
+                if is_stopped.load(Ordering::Acquire) {
+                    return;
+                }
+                look_up((*live).as_ref());
+            }
+        })?;
+        Ok(Names { stopped, thread })
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Release);
+        self.thread.thread().unpark();
+    }
+}
+
+fn look_up(live: &Live) {
+    for member in live.current().rotation.members() {
+        let backend = &member.backend;
+        if backend.origin.is_address() {
+            continue;
+        }
+        match backend.origin.resolve() {
+            Ok(addresses) => {
+                if backend.move_to(&addresses) {
+                    log::info!("backend {} is at {addresses:?}", backend.name);
+                }
+            }
+            // Said once a change, not once an interval: a name that was never found has been complained of already.
+            Err(error) => log::debug!("backend {} is not to be found, and stays where it was: {error}", backend.name),
+        }
+    }
+}
+
+/// Many copies of this program that were started together don't ask together.
+fn with_jitter(interval: Duration) -> Duration {
+    let tenth = interval / 10;
+    let dice = RandomState::new().hash_one(0) % 1000; // keys of its own each time, from the system
+    interval - tenth + tenth * 2 * u32::try_from(dice).unwrap_or(0) / 1000
+}
