@@ -25,6 +25,7 @@ mod hints;
 mod listener;
 mod lot;
 mod network;
+pub mod proxy_protocol;
 mod table;
 
 pub use activation::activated;
