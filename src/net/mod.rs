@@ -20,6 +20,7 @@ mod activation;
 mod connection;
 mod deadlines;
 mod descriptors;
+pub mod handover;
 mod headcount;
 mod hints;
 mod listener;
