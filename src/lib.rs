@@ -5,6 +5,7 @@
 
 pub mod demo;
 pub mod server;
+pub mod notify;
 pub mod workers;
 pub mod exchange;
 pub mod access_log;

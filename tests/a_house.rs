@@ -13,12 +13,20 @@ const CRATES: [(&str, &[&str]); 14] = [
     ("httparse", &["src/http/head.rs"]),
     ("memchr", &["src/http/"]),
     ("mio", &["src/net/"]),
-    ("rustix", &["src/net/"]),
+    ("rustix", &["src/net/", "src/notify.rs"]),
     ("listenfd", &["src/net/activation.rs"]),
     // Where threads meet.
     (
         "crossbeam_channel",
-        &["src/access_log.rs", "src/logger.rs", "src/main.rs", "src/net/lot.rs", "src/server.rs", "src/workers.rs"],
+        &[
+            "src/access_log.rs",
+            "src/logger.rs",
+            "src/main.rs",
+            "src/net/lot.rs",
+            "src/notify.rs",
+            "src/server.rs",
+            "src/workers.rs",
+        ],
     ),
     ("signal_hook", &["src/main.rs"]),
     ("clap", &["src/config/"]),

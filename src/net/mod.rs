@@ -21,12 +21,14 @@ mod activation;
 mod connection;
 mod deadlines;
 mod descriptors;
+pub mod handover;
 mod headcount;
 mod hints;
 mod listener;
 mod lot;
 mod network;
 mod probe;
+pub mod proxy_protocol;
 mod table;
 
 pub use activation::activated;

@@ -1,0 +1,165 @@
+//! What the service manager hears, in its own place: a datagram socket.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
+
+use crossbeam_channel::TryRecvError;
+use rustix::time::{ClockId, clock_gettime};
+use std::ffi::OsStr;
+use std::fs;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use threadbare::notify::Notifier;
+
+/// The longest that anything here waits.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// A service manager, under an abstract name that no other test has.
+struct Manager {
+    socket: UnixDatagram,
+    name: String,
+}
+
+impl Manager {
+    fn new(test: &str) -> Self {
+        let name = format!("threadbare-{}-{test}", std::process::id());
+        let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, name: format!("@{name}") }
+    }
+
+    fn notifier(&self) -> Notifier {
+        Notifier::to(OsStr::new(&self.name))
+    }
+
+    fn heard(&self) -> String {
+        let mut words = [0; 512];
+        let length = self.socket.recv(&mut words).unwrap();
+        String::from_utf8(words[..length].to_vec()).unwrap()
+    }
+}
+
+#[test]
+fn every_word_is_heard_as_the_manual_has_it() {
+    let manager = Manager::new("words");
+    let notifier = manager.notifier();
+    let main_process = format!("MAINPID={}", std::process::id());
+    let rows: [(&dyn Fn(), &str); 5] = [
+        (&|| notifier.ready(), "READY=1"),
+        (&|| notifier.stopping(), "STOPPING=1"),
+        (&|| notifier.status("two backends"), "STATUS=two backends"),
+        (&|| notifier.status("no\nREADY=1"), "STATUS=no READY=1"),
+        (&|| notifier.main_process(), &main_process),
+    ];
+    for (tell, words) in rows {
+        tell();
+        assert_eq!(manager.heard(), words);
+    }
+}
+
+#[test]
+fn a_reload_says_when_it_began() {
+    let manager = Manager::new("reload");
+    let microseconds = || {
+        let now = clock_gettime(ClockId::Monotonic);
+        now.tv_sec * 1_000_000 + now.tv_nsec / 1_000
+    };
+    let before = microseconds();
+    manager.notifier().reloading();
+    let heard = manager.heard();
+    let began = heard.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap_or_else(|| panic!("{heard:?}"));
+    assert!((before..=microseconds()).contains(&began.parse().unwrap()), "{heard:?}");
+}
+
+#[test]
+fn a_path_is_as_good_as_an_abstract_name() {
+    let path = std::env::temp_dir().join(format!("threadbare-notify-{}", std::process::id()));
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    Notifier::to(path.as_os_str()).ready();
+    let mut words = [0; 64];
+    let length = manager.recv(&mut words).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(&words[..length], b"READY=1");
+}
+
+#[test]
+fn the_watchdog_hears_of_the_living_only() {
+    let manager = Manager::new("watchdog");
+    let is_alive = Arc::new(AtomicBool::new(false));
+    let (asked, was_asked) = crossbeam_channel::unbounded();
+    let watchdog = {
+        let is_alive = Arc::clone(&is_alive);
+        let ask = move || {
+            asked.send(()).unwrap();
+            is_alive.load(Ordering::Acquire)
+        };
+        manager.notifier().watchdog_every(Duration::from_millis(1), ask).unwrap()
+    };
+    for _ in 0..5 {
+        was_asked.recv_timeout(PATIENCE).unwrap();
+    }
+    manager.socket.set_nonblocking(true).unwrap();
+    assert!(manager.socket.recv(&mut [0; 64]).is_err(), "a dead program was called alive");
+    manager.socket.set_nonblocking(false).unwrap();
+    is_alive.store(true, Ordering::Release);
+    assert_eq!(manager.heard(), "WATCHDOG=1");
+    drop(watchdog);
+    while was_asked.try_recv().is_ok() {}
+    let end = was_asked.try_recv();
+    assert_eq!(end, Err(TryRecvError::Disconnected), "the thread has not ended");
+}
+
+#[test]
+fn nobody_is_told_anything_where_nobody_has_asked() {
+    let nobody = Notifier::default();
+    nobody.ready();
+    nobody.reloading();
+    let nowhere = Notifier::to(OsStr::new("/nonexistent/notify"));
+    nowhere.stopping();
+    assert!(nobody.watchdog(|| true).unwrap().is_none() && nowhere.watchdog(|| true).unwrap().is_none());
+}
+
+#[test]
+fn the_environment_says_whom_to_tell_and_how_often() {
+    for (words, is_watched) in [
+        ("WATCHDOG_USEC=2000 WATCHDOG_PID=$$", true),
+        ("WATCHDOG_USEC=2000", true),
+        ("WATCHDOG_USEC=2000 WATCHDOG_PID=1", false),
+        ("WATCHDOG_USEC=0", false),
+        ("", false),
+    ] {
+        let manager = Manager::new("environment");
+        let script =
+            format!("NOTIFY_SOCKET={} {words} exec \"$0\" --exact started_by_a_manager --ignored", manager.name);
+        let mut child = Command::new("sh")
+            .args(["-c", &script])
+            .arg(std::env::current_exe().unwrap())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        assert_eq!(manager.heard(), format!("STATUS=watched: {is_watched}"), "{words}");
+        if is_watched {
+            assert_eq!(manager.heard(), "WATCHDOG=1", "{words}");
+        }
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success(), "{words}");
+    }
+}
+
+#[test]
+#[ignore = "the other process of the test above"]
+fn started_by_a_manager() {
+    let notifier = Notifier::from_env();
+    let (go, may_go) = crossbeam_channel::bounded(1);
+    // Not alive before it has been told whether it is watched, so that the words come in one order.
+    let alive = move || may_go.try_recv().is_ok();
+    let watchdog = notifier.watchdog(alive).unwrap();
+    notifier.status(&format!("watched: {}", watchdog.is_some()));
+    go.send(()).unwrap_or_default();
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
+}
