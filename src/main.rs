@@ -3,10 +3,13 @@
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use threadbare::balance::BackendSettings;
 use threadbare::demo::{self, DemoBackend};
+use threadbare::net::handover::{self, Offer};
 use threadbare::net::{self, Passed};
+use threadbare::notify::Notifier;
 use threadbare::{Balancer, Config, StartError, logger};
 
 /// Something was cut short.
@@ -25,33 +28,68 @@ fn main() -> ExitCode {
     code
 }
 
-fn run(passed: Vec<Passed>, config: Config) -> Result<ExitCode, StartError> {
-    let mut signals =
-        Signals::new([SIGHUP, SIGTERM, SIGINT]).map_err(|error| StartError::System("the signals", error))?;
+fn run(mut passed: Vec<Passed>, config: Config) -> Result<ExitCode, StartError> {
+    let system = |what| move |error| StartError::System(what, error);
+    let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT]).map_err(system("the signals"))?;
+    let notifier = Notifier::from_env();
+    let mut inherited = match &config.handover {
+        Some(path) => handover::take_over(path).map_err(system("the take-over"))?,
+        None => None,
+    };
+    if let Some(inherited) = &mut inherited {
+        log::info!("taking {} listening sockets over", inherited.sockets.len());
+        passed.append(&mut inherited.sockets);
+    }
     let mut current = config.clone();
     let is_demo = config.demo;
     let balancer = if is_demo { start_demo(config)? } else { Balancer::start_on(passed, config)? };
+    if let Some(inherited) = inherited {
+        inherited.done().map_err(system("the take-over"))?;
+        notifier.main_process();
+    }
+    let offer = current.handover.as_ref().map(|path| offer(path, &balancer));
+    let _offer = offer.transpose().map_err(system("the hand-over"))?;
     greet(&balancer, is_demo);
+    notifier.ready();
+    let _watchdog = notifier.watchdog(balancer.is_alive()).map_err(system("the watchdog"))?;
 
     while signals.forever().next() == Some(SIGHUP) {
+        notifier.reloading();
         reload(&balancer, &mut current);
+        notifier.ready();
     }
+    notifier.stopping();
     let delay = current.timeouts.drain_delay;
     let timeout = current.timeouts.drain;
-    log::info!("draining: what is in flight is finished, for at most {timeout:?}");
     std::thread::spawn(move || {
         while signals.forever().next() == Some(SIGHUP) {}
         std::process::exit(i32::from(CUT)); // asked twice: now
     });
     if !delay.is_zero() {
-        log::info!("accepting goes on for {delay:?}");
+        log::info!("draining: accepting goes on for {delay:?}");
         std::thread::sleep(delay);
     }
+    log::info!("draining: what is in flight is finished, for at most {timeout:?}");
     if balancer.drain(timeout) {
         return Ok(ExitCode::SUCCESS);
     }
     log::warn!("the drain timeout is over: what was still in flight has been cut");
     Ok(ExitCode::from(CUT))
+}
+
+/// Lets a newer process take the listening sockets over: once it accepts, this one drains.
+fn offer(path: &Path, balancer: &Balancer) -> io::Result<Offer> {
+    let listeners = balancer.listeners();
+    handover::offer(
+        path,
+        move || listeners.sockets(),
+        || {
+            log::info!("the listening sockets have been taken over");
+            if let Err(error) = signal_hook::low_level::raise(SIGTERM) {
+                log::error!("this process could not be told to drain: {error}");
+            }
+        },
+    )
 }
 
 /// Reads the configuration again: all of it holds from now on, or none.

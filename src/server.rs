@@ -13,7 +13,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -166,6 +166,21 @@ impl Balancer {
     /// Where it listens, with the ports that the system chose.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.addresses()
+    }
+
+    /// The listening sockets, to be handed over.
+    pub fn listeners(&self) -> Handle<()> {
+        self.listeners.clone()
+    }
+
+    /// Whether the workers have looked for work since the last time that this was asked.
+    pub fn is_alive(&self) -> impl Fn() -> bool + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        let last = AtomicU64::new(0);
+        move || {
+            let looks = shared.lot.looks();
+            last.swap(looks, Ordering::Relaxed) != looks
+        }
     }
 
     /// Goes on with another configuration: all of it or, if an address can't be had, nothing. What has begun ends under

@@ -47,6 +47,8 @@ pub struct Lot<V> {
     closed: AtomicBool,
     /// How often a worker had to wait for the baton.
     baton_waits: AtomicU64,
+    /// How often somebody has looked whether something is to be done.
+    looks: AtomicU64,
 }
 
 struct Slot<V>(Mutex<Option<Parked<V>>>);
@@ -133,6 +135,7 @@ impl<V> Lot<V> {
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             baton_waits: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
             pass,
             receive,
         };
@@ -266,6 +269,12 @@ impl<V> Lot<V> {
         self.baton_waits.load(Ordering::Relaxed)
     }
 
+    /// How often somebody has looked whether something is to be done: ten times a second at least, unless all workers
+    /// hang.
+    pub fn looks(&self) -> u64 {
+        self.looks.load(Ordering::Relaxed)
+    }
+
     fn take_all(&self, which: impl Fn(u32, &mut Parked<V>) -> bool) -> Vec<Box<V>> {
         let all = self.slots.iter_from(0).filter_map(|(descriptor, _)| u32::try_from(descriptor).ok());
         all.filter_map(|descriptor| self.take(descriptor, |parked| which(descriptor, parked))).collect()
@@ -319,6 +328,7 @@ impl<V> Lead<'_, V> {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => log::error!("the kernel would not say which sockets are ready: {error}"),
         }
+        lot.looks.fetch_add(1, Ordering::Relaxed);
         for event in baton.events.iter().filter(|event| event.token() != WAKER) {
             ready.extend(lot.rouse(Key::of_token(event.token()), hints_of(event)));
         }
