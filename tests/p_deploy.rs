@@ -16,7 +16,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_threadbare");
 const INSTALLED: &str = "/usr/local/bin/threadbare";
 
 /// Flags and signals that the files use and the program may not have yet. A row that has come true is to be deleted.
-const NOT_YET: [&str; 3] = ["--config", "--check", "SIGHUP"];
+const NOT_YET: [&str; 0] = [];
 
 fn text(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))

@@ -35,8 +35,8 @@ pub(super) fn two_choices(candidates: impl Iterator<Item = Candidate> + Clone, n
     let first = scatter(number as u64, 0).checked_rem(count)?;
     // Another one, if there is another.
     let second = (first + 1 + scatter(number as u64, 1).checked_rem(count - 1).unwrap_or(0)) % count;
-    let drawn = candidates.enumerate().filter(|(at, _)| *at == first || *at == second);
-    drawn.map(|(_, candidate)| candidate).min_by(|a, b| a.load().total_cmp(&b.load())).map(|candidate| candidate.nth)
+    let (first, second) = (candidates.clone().nth(first)?, candidates.clone().nth(second)?);
+    Some(if second.load() < first.load() { second.nth } else { first.nth })
 }
 
 /// SplitMix64: neighbouring numbers give results that have nothing to do with each other.

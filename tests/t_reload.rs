@@ -1,0 +1,239 @@
+//! Another configuration while everything runs, and another process in the place of this one: nobody loses a request.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
+
+#[path = "support/program.rs"]
+mod program;
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use program::{Program, command};
+use rustix::process::Signal;
+use support::{Backend, Client, Gate, eventually};
+
+/// A folder of its own, gone with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("threadbare-reload-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir(&folder).unwrap();
+        Folder(folder)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const LISTENER: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\n";
+
+fn backends(backends: &[&Backend]) -> String {
+    backends.iter().map(|backend| format!("[[backend]]\nurl = \"{}\"\n", backend.url())).collect()
+}
+
+fn start(config: &str) -> Program {
+    Program::listening(command().args(["--config", config]))
+}
+
+fn named(name: &'static str) -> Backend {
+    Backend::start(move |connection| {
+        while connection.read_request().is_some() {
+            connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()).as_bytes());
+        }
+    })
+}
+
+fn get(client: &mut Client) -> String {
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.read_response("GET").text()
+}
+
+#[test]
+fn a_reload_changes_the_backends_and_keeps_the_clients() {
+    let folder = Folder::new();
+    let config = folder.file("config.toml");
+    let (old, stays, new) = (named("old"), named("stays"), named("new"));
+    fs::write(&config, format!("{LISTENER}{}", backends(&[&old, &stays]))).unwrap();
+    let program = start(&config);
+    let mut client = Client::connect(program.address());
+    let answers: Vec<String> = (0..4).map(|_| get(&mut client)).collect();
+    assert_eq!(answers, ["old", "stays", "old", "stays"]);
+
+    fs::write(&config, format!("{LISTENER}{}", backends(&[&stays, &new]))).unwrap();
+    program.signal(Signal::HUP);
+    program.stderr.wait_for("reloaded");
+    let mut answers: Vec<String> = (0..4).map(|_| get(&mut client)).collect();
+    answers.sort();
+    assert_eq!(answers, ["new", "new", "stays", "stays"], "over the same client connection");
+    assert_eq!(stays.accepted(), 1, "a backend that stays keeps its spares");
+    old.wait_until("the spare of the backend that is gone is closed", |record| record.open == 0);
+}
+
+#[test]
+fn what_has_begun_ends_under_the_old_configuration() {
+    let folder = Folder::new();
+    let config = folder.file("config.toml");
+    let gate = Gate::new();
+    let old = {
+        let gate = gate.clone();
+        Backend::start(move |connection| {
+            while connection.read_request().is_some() {
+                gate.pass();
+                connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold");
+            }
+        })
+    };
+    let new = named("new");
+    fs::write(&config, format!("{LISTENER}{}", backends(&[&old]))).unwrap();
+    let program = start(&config);
+    let mut waiting = Client::connect(program.address());
+    waiting.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    old.wait_for_requests(1);
+    fs::write(&config, format!("{LISTENER}{}[timeouts]\nresponse_head = \"1ms\"\n", backends(&[&new]))).unwrap();
+    program.signal(Signal::HUP);
+    program.stderr.wait_for("reloaded");
+    // Under the new configuration it would have run out of time by now: an answer later than that shows that it didn't.
+    let mut client = Client::connect(program.address());
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!([200, 504].contains(&client.read_response("GET").status));
+    gate.open();
+    assert_eq!(waiting.read_response("GET").text(), "old");
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_is_told_with_its_place() {
+    let folder = Folder::new();
+    let config = folder.file("config.toml");
+    let backend = named("good");
+    fs::write(&config, format!("{LISTENER}{}", backends(&[&backend]))).unwrap();
+    let program = start(&config);
+    let mut client = Client::connect(program.address());
+    assert_eq!(get(&mut client), "good");
+    for (bad, wanted) in [
+        ("[balance]\npolicie = \"x\"\n", "policy"),
+        ("[timeouts\n", "config.toml"),
+        ("[[listener]]\naddress = \"192.0.2.1:1\"\n", "192.0.2.1:1"),
+    ] {
+        fs::write(&config, format!("{}{bad}", backends(&[&backend]))).unwrap();
+        let before = program.stderr.so_far().matches("is kept").count();
+        program.signal(Signal::HUP);
+        eventually(|| program.stderr.so_far().matches("is kept").count() > before, "the reload is refused");
+        program.stderr.wait_for(wanted);
+        assert_eq!(get(&mut client), "good");
+        assert_eq!(get(&mut Client::connect(program.address())), "good", "it listens where it did");
+    }
+}
+
+#[test]
+fn what_can_not_change_is_said_by_name() {
+    let folder = Folder::new();
+    let config = folder.file("config.toml");
+    let backend = named("good");
+    fs::write(&config, format!("workers = 1\n{LISTENER}{}", backends(&[&backend]))).unwrap();
+    let program = start(&config);
+    fs::write(&config, format!("workers = 2\n{LISTENER}{}", backends(&[&backend]))).unwrap();
+    program.signal(Signal::HUP);
+    let line = program.stderr.wait_for("restart");
+    assert!(line.contains("workers"), "{line}");
+}
+
+#[test]
+fn a_hundred_reloads_under_load_lose_nothing() {
+    let folder = Folder::new();
+    let config = folder.file("config.toml");
+    let (one, other) = (named("one"), named("other"));
+    let texts = [format!("{LISTENER}{}", backends(&[&one, &other])), format!("{LISTENER}{}", backends(&[&other]))];
+    fs::write(&config, &texts[0]).unwrap();
+    let program = start(&config);
+    let ended = Arc::new(AtomicBool::new(false));
+    let address = program.address();
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let ended = Arc::clone(&ended);
+            thread::spawn(move || {
+                let mut answered = 0;
+                while !ended.load(Ordering::Relaxed) {
+                    let mut client = Client::connect(address);
+                    for _ in 0..5 {
+                        assert!(["one", "other"].contains(&&*get(&mut client)));
+                        answered += 1;
+                    }
+                }
+                answered
+            })
+        })
+        .collect();
+    for nth in 1..=100 {
+        // Renamed into place, as editors do it: a file that is half written is no configuration.
+        let draft = folder.file("draft.toml");
+        fs::write(&draft, &texts[nth % 2]).unwrap();
+        fs::rename(&draft, &config).unwrap();
+        program.signal(Signal::HUP);
+        eventually(|| program.stderr.so_far().matches("reloaded").count() >= nth, "it has been reloaded");
+    }
+    ended.store(true, Ordering::Relaxed);
+    let answered: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+    assert!(answered > 100, "hardly any load: {answered}");
+    assert!(!program.stderr.so_far().contains("is kept"), "{}", program.stderr.so_far());
+}
+
+#[test]
+fn twenty_restarts_under_load_refuse_nobody() {
+    let folder = Folder::new();
+    let (config, socket) = (folder.file("config.toml"), folder.file("handover.sock"));
+    let backend = named("good");
+    fs::write(&config, format!("handover = \"{socket}\"\n{LISTENER}{}", backends(&[&backend]))).unwrap();
+    let mut program = start(&config);
+    let ended = Arc::new(AtomicBool::new(false));
+    let address = program.address();
+    let clients: Vec<_> = (0..2)
+        .map(|_| {
+            let ended = Arc::clone(&ended);
+            thread::spawn(move || {
+                let mut answered = 0;
+                while !ended.load(Ordering::Relaxed) {
+                    let mut client = Client::connect(address); // fails the test if it is refused
+                    client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+                    assert_eq!(client.read_response("GET").text(), "good");
+                    answered += 1;
+                }
+                answered
+            })
+        })
+        .collect();
+    for _ in 0..20 {
+        let next = start(&config);
+        assert_eq!(next.address(), address, "it listens on the sockets of the one before");
+        assert_eq!(program.exit_code(), 0, "the one before drains and ends by itself");
+        program = next;
+    }
+    ended.store(true, Ordering::Relaxed);
+    let answered: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+    assert!(answered > 20, "hardly any load: {answered}");
+}
+
+#[test]
+fn a_drain_delay_lets_newcomers_in_for_a_while() {
+    let backend = named("good");
+    let mut program = Program::start(["--drain-delay", "300ms", &backend.url()]);
+    program.terminate();
+    program.stderr.wait_for("accepting goes on");
+    let mut client = Client::connect(program.address());
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.read_response("GET").text(), "good");
+    assert_eq!(program.exit_code(), 0);
+}
