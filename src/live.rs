@@ -63,11 +63,8 @@ impl Live {
     pub fn replace(&self, config: Config) {
         let old = self.current();
         let stays = |settings: &BackendSettings| {
-            let members = old.rotation.members().iter().map(|member| &member.backend);
-            members
-                .filter(|backend| *backend.name == settings.name && backend.origin == settings.origin)
-                .next()
-                .cloned()
+            let mut members = old.rotation.members().iter().map(|member| &member.backend);
+            members.find(|backend| *backend.name == settings.name && backend.origin == settings.origin).cloned()
         };
         let members: Vec<_> = config.backends.iter().map(|settings| (stays(settings), settings.clone())).collect();
         let members = members

@@ -166,7 +166,7 @@ fn the_pieces_of_the_kubernetes_page_fit_one_another() {
     assert_eq!(kinds, ["ConfigMap", "Deployment", "Service"]);
     let [settings, deployment, service] = documents[..] else { panic!("three documents") };
     let port = value(deployment, "containerPort");
-    assert!(value(settings, "listen").contains(&format!("0.0.0.0:{port}\"")), "it listens elsewhere than on {port}");
+    assert_eq!(value(settings, "address"), format!("0.0.0.0:{port}"), "it listens elsewhere than on {port}");
     assert_eq!(value(service, "targetPort"), "http");
     assert_eq!(deployment.matches("tcpSocket:\n              port: http\n").count(), 2);
     for document in &documents {

@@ -28,6 +28,8 @@ pub(super) struct Pump {
     named: Box<[Box<str>]>,
     /// Bytes of the body so far, without any framing.
     carried: u64,
+    /// No body may have more.
+    most: u64,
     /// Something was read from the source.
     pub(super) began: bool,
 }
@@ -61,6 +63,8 @@ pub(super) enum Halt {
     SourceCut,
     /// What the source sent is not a body.
     SourceFlawed(Flaw),
+    /// The source has sent more than it may.
+    SourceTooLong,
     /// The sink is lost.
     SinkLost,
 }
@@ -71,7 +75,7 @@ impl Halt {
         match self {
             Halt::SourceQuiet | Halt::BudgetSpent => Some((Wants::READABLE, Wants::NOTHING)),
             Halt::SinkFull => Some((Wants::NOTHING, Wants::WRITABLE)),
-            Halt::SourceCut | Halt::SourceFlawed(_) | Halt::SinkLost => None,
+            Halt::SourceCut | Halt::SourceFlawed(_) | Halt::SourceTooLong | Halt::SinkLost => None,
         }
     }
 }
@@ -94,8 +98,14 @@ impl Pump {
             cautious: false,
             named,
             carried: 0,
+            most: u64::MAX,
             began: false,
         }
+    }
+
+    /// The same, for bodies of at most so many bytes.
+    pub(super) fn up_to(self, most: u64) -> Pump {
+        Pump { most, ..self }
     }
 
     /// Everything between two peers that speak a protocol of their own.
@@ -191,6 +201,9 @@ impl Pump {
         let end = if ended { self.ending()? } else { Vec::new() };
         self.ended = ended;
         self.carried += data.len() as u64;
+        if self.carried > self.most {
+            return Err(Halt::SourceTooLong); // before the sink gets an end that makes it look whole
+        }
         let data = &bytes[data];
         match self.encoding {
             Encoding::Raw => self.send(&[before, data], to, desk)?,

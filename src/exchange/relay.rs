@@ -614,7 +614,7 @@ fn of_download(halt: Halt) -> Stop {
     match halt {
         Halt::SourceQuiet | Halt::BudgetSpent => Stop::NotYet(Wait::backend(Wants::READABLE)),
         Halt::SinkFull => Stop::NotYet(Wait::client(Wants::WRITABLE)),
-        Halt::SourceCut => Reason::BackendCutBody.into(),
+        Halt::SourceCut | Halt::SourceTooLong => Reason::BackendCutBody.into(),
         Halt::SourceFlawed(flaw) => Fault::of_response(flaw).into(),
         Halt::SinkLost => Reason::ClientGone.into(),
     }

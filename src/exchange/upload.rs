@@ -30,8 +30,6 @@ pub(super) struct Upload {
     /// The rest of the body.
     pump: Pump,
     pub(super) state: Sending,
-    /// Largest body.
-    max_body: u64,
     /// From when on an answer is due: the last byte was sent, or the backend has shown that it is at work.
     done: Instant,
 }
@@ -72,9 +70,9 @@ impl Upload {
             collect,
             sent: 0,
             head_is_sent: false,
-            pump: Pump::new(request.framing, encoding, config.request_limits.head_bytes, named),
+            pump: Pump::new(request.framing, encoding, config.request_limits.head_bytes, named)
+                .up_to(config.load.max_body.unwrap_or(u64::MAX)),
             state: Sending::Going,
-            max_body: config.load.max_body.unwrap_or(u64::MAX),
             done: desk.now,
         }
     }
@@ -115,12 +113,7 @@ impl Upload {
         if self.state != Sending::Going {
             return Ok(());
         }
-        let outcome = self.pump.run(client, &mut leg.connection, desk);
-        if self.pump.carried() > self.max_body {
-            self.break_off(Some(Reason::BodyTooLarge.into()), desk.now);
-            return Ok(());
-        }
-        let halt = match outcome {
+        let halt = match self.pump.run(client, &mut leg.connection, desk) {
             Ok(()) => {
                 self.state = Sending::Done;
                 self.done = desk.now;
@@ -134,6 +127,7 @@ impl Upload {
         let fault = match halt {
             Halt::SourceFlawed(flaw) => Some(Fault::of_request(flaw)),
             Halt::SourceCut => Some(Reason::ClientCutBody.into()),
+            Halt::SourceTooLong => Some(Reason::BodyTooLarge.into()),
             Halt::SinkLost | Halt::SourceQuiet | Halt::SinkFull | Halt::BudgetSpent => None,
         };
         self.break_off(fault, desk.now);
