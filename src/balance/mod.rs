@@ -7,16 +7,26 @@
 //! - `origin`: how a backend is named;
 //! - `spares`: connections kept for the next request;
 //! - `backend`: one backend, with its addresses, spares and counts;
+//! - `order`: weighted turns; `policy`: the choices that look at load; `hashing`: the same backend for the same key;
+//! - `budget`: how much may be tried again;
 //! - `rotation`: the order in which backends take turns.
 
 mod backend;
+mod budget;
+mod hashing;
+mod order;
 mod origin;
+mod policy;
 mod rotation;
 mod settings;
 mod spares;
 
 pub use backend::{Backend, InFlight};
+pub use budget::Budget;
+pub use hashing::{Sticky, key_hash, rendezvous, scatter};
+pub use order::Order;
 pub use origin::Origin;
+pub use policy::{Candidate, Ewma, least_in_flight, peak_ewma, two_choices};
 pub use rotation::Rotation;
 pub use settings::{ActiveHealth, BackendSettings, BalanceSettings, HashKey, PassiveHealth, Policy, RetrySettings};
 pub use spares::Need;
