@@ -429,7 +429,7 @@ impl Scene {
     /// Ten backends, the last of them as given, and half of what ten usual ones can do.
     fn with(last: Machine) -> Scene {
         let machines = [vec![USUAL; 9], vec![last]].concat();
-        Scene { machines, rate: 4000, requests: 12_000, hot_percent: 0, load_percent: 125 }
+        Scene { machines, rate: 4000, requests: 8000, hot_percent: 0, load_percent: 125 }
     }
 }
 
@@ -472,7 +472,9 @@ fn play(scene: &Scene, policy: Policy) -> Outcome {
     let mut chance = (1u64..).map(scatter);
     // The time until something that happens at random happens, by its mean.
     let mut span = |mean: u64| {
-        (-((chance.next().unwrap() >> 11) as f64 / (1u64 << 53) as f64).max(1e-9).ln() * mean as f64).round() as u64
+        let chance = (chance.next().unwrap() >> 11) as f64 / (1u64 << 53) as f64;
+        let span = Duration::from_micros(mean).mul_f64(-chance.max(1e-9).ln());
+        u64::try_from(span.as_micros()).unwrap()
     };
     // When a request is done, by which backend, and when it had come.
     let mut ends: BinaryHeap<Reverse<(u64, usize, u64)>> = BinaryHeap::new();
@@ -593,7 +595,7 @@ fn weights() -> String {
     let rows = POLICIES.map(|policy| {
         let shares = [100, 8000].map(|rate| {
             let machines = [vec![heavy; 5], vec![USUAL; 5]].concat();
-            let scene = Scene { machines, rate, requests: 6000, hot_percent: 0, load_percent: 125 };
+            let scene = Scene { machines, rate, requests: 4000, hot_percent: 0, load_percent: 125 };
             let outcome = play(&scene, policy);
             format!("{:.0} %", (0..5).map(|nth| outcome.share(nth)).sum::<f64>())
         });
@@ -610,7 +612,8 @@ fn movement() -> String {
         let moved = before.iter().zip(after).filter(|(before, after)| before != after).count();
         format!("{:.1} %", 100.0 * moved as f64 / KEYS as f64)
     };
-    let remainder = |count: u64| (0..KEYS).map(|key| (scatter(key) % count) as usize).collect::<Vec<_>>();
+    let remainder =
+        |count: u64| (0..KEYS).map(|key| usize::try_from(scatter(key) % count).unwrap()).collect::<Vec<_>>();
     let (with_ten, with_nine) = (homes(&ten, KEYS), homes(nine, KEYS));
     let (by_ten, by_nine) = (remainder(10), remainder(9));
     table(
@@ -653,13 +656,17 @@ fn the_document_says_what_the_simulation_says() {
         ("movement", movement),
         ("hot", hot),
     ];
+    let simulated = std::thread::scope(|scope| {
+        let threads = tables.map(|(name, simulate)| (name, scope.spawn(simulate)));
+        threads.map(|(name, thread)| (name, thread.join().unwrap()))
+    });
     let mut rewritten = page.clone();
-    for (name, simulate) in tables {
+    for (name, table) in simulated {
         let mark = format!("<!-- simulated: {name} -->\n");
         let (before, behind) = rewritten.split_once(&mark).unwrap_or_else(|| panic!("no place for the table {name}"));
         let lines = behind.split_inclusive('\n').take_while(|line| line.starts_with('|'));
         let length: usize = lines.map(str::len).sum();
-        rewritten = format!("{before}{mark}{}{}", simulate(), behind.get(length..).unwrap());
+        rewritten = format!("{before}{mark}{table}{}", behind.get(length..).unwrap());
     }
     if std::env::var_os("BLESS").is_some() {
         std::fs::write(&path, rewritten).unwrap();
