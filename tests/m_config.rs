@@ -16,7 +16,7 @@ use std::time::Duration;
 use program::{Program, command, output, run};
 use support::{Backend, Client, each};
 use threadbare::Config;
-use threadbare::balance::Policy;
+use threadbare::balance::{HashKey, Policy};
 
 /// A file that is gone when its test is.
 struct TempFile(PathBuf);
@@ -90,7 +90,9 @@ state = "drain"
 url = "127.0.0.1:3001"
 
 [balance]
-policy = "two_choices"
+policy = "hash"
+hash_key = "header:X-User"
+hash_load = 150
 max_in_flight = 44
 slow_start = "0s"
 resolve_interval = "1m 30s"
@@ -168,7 +170,8 @@ fn every_key_of_the_file_is_taken() {
     assert!(!second.backup && !second.drain, "{second:?}");
 
     let balance = &config.balance;
-    assert_eq!((balance.policy, balance.max_in_flight), (Policy::TwoChoices, Some(44)));
+    assert_eq!((balance.policy, &balance.hash_key), (Policy::Hash, &HashKey::Field("X-User".to_owned())));
+    assert_eq!((balance.hash_load_percent, balance.max_in_flight), (150, Some(44)));
     assert_eq!((balance.slow_start, balance.resolve_interval), (Duration::ZERO, Duration::from_secs(90)));
     assert_eq!(balance.queue, 0);
 
@@ -256,7 +259,10 @@ fn what_is_wrong_is_told_with_its_place() {
         ("[[backend]]\nurl = \"a\"\nmax_in_flight = 0", "3:17", &["1 to "]),
         ("[[backend]]\nurl = \"a\"\nstate = \"up\"", "3:9", &["ready, drain"]),
         ("[forwarding]\ntrusted_proxies = [\"10.0.0.0/33\"]", "2:20", &["10.0.0.0/33", "32 bits"]),
-        ("[balance]\npolicy = \"fair\"", "2:10", &["round_robin, least_in_flight, two_choices"]),
+        ("[balance]\nhash_key = \"header:\"", "2:12", &["a name is"]),
+        ("[balance]\nhash_key = \"user\"", "2:12", &["header:NAME"]),
+        ("[balance]\nhash_load = 100", "2:13", &["101 to 1000"]),
+        ("[balance]\npolicy = \"fair\"", "2:10", &["round_robin, least_in_flight, two_choices, peak_ewma, hash"]),
         ("[balance]\nslow_start = \"soon\"", "2:14", &["10s"]),
         ("[balance]\nresolve_interval = \"0s\"", "2:20", &["1ms"]),
         ("[balance]\nqueue = -1", "2:9", &["0 to "]),
@@ -429,7 +435,7 @@ fn what_check_shows_is_a_file_that_says_the_same() {
         (EVERYTHING, &[]),
         (&strange, &[]),
         (BACKEND, &["--health-tcp", "--listen", "[::1]:0", "--spare-timeout", "1500us", "--max-body", "1000"]),
-        (BACKEND, &["--tunnel-timeout", "5000years", "--policy", "least_in_flight"]),
+        (BACKEND, &["--tunnel-timeout", "5000years", "--hash-key", "query:a b\u{1}\"", "--policy", "peak_ewma"]),
         (EVERYTHING, &["127.0.0.1:1", "--health-interval", "90m", "--head-bytes", "1000", "--trusted-proxy", "::/0"]),
     ];
     each(rows, |(file, flags)| {

@@ -2,7 +2,7 @@
 
 use super::queue::Queue;
 use super::spares::{Need, Spares};
-use super::{Health, Origin};
+use super::{Ewma, Health, Origin};
 use crate::net::Connection;
 use std::io;
 use std::net::SocketAddr;
@@ -23,6 +23,8 @@ pub struct Backend {
     preferred: AtomicUsize,
     /// Whether it is fit for requests.
     pub health: Arc<Health>,
+    /// How long it takes to answer; kept only where the policy asks for it.
+    pub latency: Ewma,
     spares: Spares,
     in_flight: AtomicUsize,
     /// Those of them that it has not answered yet.
@@ -42,6 +44,7 @@ impl Backend {
             addresses: RwLock::new(addresses.into()),
             preferred: AtomicUsize::new(0),
             health: Arc::new(Health::new(Instant::now())),
+            latency: Ewma::new(Instant::now()),
             spares: Spares::new(),
             in_flight: AtomicUsize::new(0),
             awaited: AtomicUsize::new(0),
@@ -59,7 +62,7 @@ impl Backend {
             Some(_) => _ = self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, below).ok()?,
         }
         self.health.entered(now, self.awaited.fetch_add(1, Ordering::Relaxed));
-        Some(InFlight { backend: Arc::clone(self), awaited: true })
+        Some(InFlight { backend: Arc::clone(self), awaited: true, since: now })
     }
 
     /// A kept connection, bound to whoever waits under `client`.
@@ -184,6 +187,8 @@ pub struct InFlight {
     backend: Arc<Backend>,
     /// No answer has come yet.
     awaited: bool,
+    /// When it was counted in.
+    pub(super) since: Instant,
 }
 
 impl InFlight {

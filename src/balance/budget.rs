@@ -1,83 +1,84 @@
-//! How much may be tried again: a part of what is asked for, so that a sick backend can't double the load on the others.
+//! How much may be tried again.
 //!
-//! A bucket of tokens. Every request puts a part of one in, time puts some in too, and each repetition takes one out.
+//! Retries help while few requests fail. When all fail, they are the second half of the flood. So every request pays a
+//! part of a token into the budget, a retry costs a whole one, and what is not spent within ten seconds is lost: with 20
+//! percent, a backend that fails all the time costs a fifth more requests, not twice as many.
 
-use super::RetrySettings;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// The bucket. Counting costs a request one atomic addition; the lock is for those who repeat.
+/// What is saved longer than this is lost, so this is the largest burst: ten seconds' worth of retries.
+const WINDOW: u64 = 10_000; // ms
+/// Tokens are counted in millionths: a hundredth of one, of which a thousandth passes each millisecond.
+const TOKEN: u64 = 1_000_000;
+
+/// A token bucket that requests fill and retries empty.
 #[derive(Debug)]
 pub struct Budget {
-    settings: RetrySettings,
-    /// Requests since the bucket was last looked at.
-    requests: AtomicU64,
-    bucket: Mutex<(f64, Instant)>,
+    /// What a request pays in, millionths of a token.
+    deposit: u64,
+    /// What a millisecond pays in, millionths of a token.
+    floor: u64,
+    began: Instant,
+    /// Paid in by requests and not settled yet. Apart from `saved`, so that a request costs one addition.
+    paid_in: AtomicU64,
+    saved: AtomicU64,
+    /// When it was settled, milliseconds since `began`.
+    settled: AtomicU64,
 }
-
-/// It holds what so many seconds of the floor give, and what 100 requests do: after a quiet night, no more.
-const SECONDS: f64 = 10.0;
-const REQUESTS: f64 = 100.0;
 
 impl Budget {
-    /// A full bucket.
-    pub(super) fn new(settings: &RetrySettings, now: Instant) -> Budget {
-        let bucket = Mutex::new((f64::INFINITY, now));
-        Budget { settings: settings.clone(), requests: AtomicU64::new(0), bucket }
-    }
-
-    pub(super) fn count_request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Leave to send one request again.
-    pub fn may_repeat(&self, now: Instant) -> bool {
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let (tokens, since) = &mut *bucket;
-        let part = f64::from(self.settings.budget_percent) / 100.0;
-        let floor = f64::from(self.settings.budget_floor);
-        let requests = self.requests.swap(0, Ordering::Relaxed) as f64;
-        let seconds = now.saturating_duration_since(*since).as_secs_f64();
-        *tokens = (*tokens + part * requests + floor * seconds).min(part * REQUESTS + floor * SECONDS);
-        *since = now;
-        if *tokens < 1.0 {
-            return false;
+    /// A budget of so many percent of all requests, and so many a second whatever their number. It begins with ten
+    /// seconds' worth of the latter.
+    pub fn new(percent: u32, floor: u32, now: Instant) -> Budget {
+        let floor = u64::from(floor) * (TOKEN / 1000);
+        Budget {
+            deposit: u64::from(percent) * (TOKEN / 100),
+            floor,
+            began: now,
+            paid_in: AtomicU64::new(0),
+            saved: AtomicU64::new(floor * WINDOW),
+            settled: AtomicU64::new(0),
         }
-        *tokens -= 1.0;
-        true
     }
 
-    /// Whether an answer with this status is worth another try.
-    pub fn is_retried(&self, status: u16) -> bool {
-        self.settings.statuses.contains(&status)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn a_fifth_of_all_requests_may_be_repeated_and_ten_a_second_in_any_case() {
-        let now = Instant::now();
-        let budget = Budget::new(&RetrySettings::default(), now);
-        let repeats = |now| (0..10_000).take_while(|_| budget.may_repeat(now)).count();
-        assert_eq!(repeats(now), 120, "full at the start: a fifth of a hundred requests, and ten seconds' worth");
-        assert_eq!(repeats(now), 0);
-        assert_eq!(repeats(now + Duration::from_secs(1)), 10);
-        (0..50).for_each(|_| budget.count_request());
-        assert_eq!(repeats(now + Duration::from_secs(1)), 10);
-        (0..10_000).for_each(|_| budget.count_request());
-        assert_eq!(repeats(now + Duration::from_secs(3600)), 120, "no more than the bucket holds");
+    /// A request has come.
+    pub fn deposit(&self) {
+        if self.deposit > 0 {
+            self.paid_in.fetch_add(self.deposit, Ordering::Relaxed);
+        }
     }
 
-    #[test]
-    fn nothing_is_repeated_where_nothing_is_allowed() {
-        let settings = RetrySettings { budget_percent: 0, budget_floor: 0, ..RetrySettings::default() };
-        let budget = Budget::new(&settings, Instant::now());
-        budget.count_request();
-        assert!(!budget.may_repeat(Instant::now() + Duration::from_secs(60)));
+    /// Takes a token for a retry; `false`: there is none, and the failure stands.
+    pub fn try_withdraw(&self, now: Instant) -> bool {
+        self.settle(now);
+        self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |saved| saved.checked_sub(TOKEN)).is_ok()
+    }
+
+    /// Retries that the budget would allow now.
+    pub fn left(&self, now: Instant) -> u64 {
+        self.settle(now);
+        self.saved.load(Ordering::Relaxed) / TOKEN
+    }
+
+    /// Adds what has been paid in since the last time, and lets go of what is too old.
+    fn settle(&self, now: Instant) {
+        let passed = now.saturating_duration_since(self.began);
+        let now = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        let then = self.settled.load(Ordering::Relaxed);
+        // One of those who come at once settles; for the others the budget is a moment old.
+        let is_ours =
+            then <= now && self.settled.compare_exchange(then, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if !is_ours {
+            return;
+        }
+        let passed = now - then;
+        let lasting = passed.min(WINDOW);
+        let paid_in = self.paid_in.swap(0, Ordering::Relaxed);
+        // Of a long time, the last ten seconds count, at its mean rate.
+        let paid_in = if passed > WINDOW { paid_in.saturating_mul(WINDOW) / passed } else { paid_in };
+        let earned = paid_in.saturating_add(self.floor * lasting);
+        let advance = |saved: u64| Some((saved - saved.saturating_mul(lasting) / WINDOW).saturating_add(earned));
+        let _ = self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, advance);
     }
 }

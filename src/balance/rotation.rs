@@ -8,12 +8,10 @@
 //! second counter: were it simply the next in the order, a dead backend's neighbour would get a double share.
 
 use super::backend::InFlight;
-use super::order::Order;
-use super::policy::{self, Candidate};
 use super::queue::{Queue, Waiting};
 use super::{
-    Backend, BackendSettings, BalanceSettings, Budget, Failure, Flip, PassiveHealth, Policy, RetrySettings, Standing,
-    Trial,
+    Backend, BackendSettings, BalanceSettings, Budget, Candidate, Failure, Flip, Order, PassiveHealth, Policy,
+    RetrySettings, Standing, Trial, key_hash, least_in_flight, peak_ewma, rendezvous, two_choices,
 };
 use crate::net::Caller;
 use std::sync::Arc;
@@ -25,7 +23,10 @@ use std::time::{Duration, Instant};
 pub struct Rotation {
     members: Arc<[Member]>,
     order: Order,
+    /// Who has a turn in that order: who drains, or waits behind the others, has none.
+    in_order: Vec<usize>,
     policy: Policy,
+    hash_load_percent: u32,
     turns: Arc<Turns>,
     /// What may be tried again.
     pub budget: Budget,
@@ -55,6 +56,8 @@ pub struct Member {
     /// Most exchanges at once; `None`: no limit.
     pub max_in_flight: Option<usize>,
     weight: u32,
+    /// By which the policy `hash` knows it, here and in every other process.
+    id: u64,
     backup: bool,
     drain: bool,
 }
@@ -127,18 +130,20 @@ impl Rotation {
             backend,
             max_in_flight: settings.max_in_flight.or(balance.max_in_flight),
             weight: settings.weight,
+            id: key_hash(settings.name.as_bytes()),
             backup: settings.backup,
             drain: settings.drain,
         };
         let members: Arc<[Member]> = members.into_iter().map(member).collect();
-        // Who drains or waits behind the others has no turn of its own.
-        let weight = |member: &Member| if member.drain || member.backup { 0 } else { member.weight };
+        let in_order = || members.iter().enumerate().filter(|(_, member)| !member.drain && !member.backup);
         Rotation {
-            order: Order::of(&members.iter().map(weight).collect::<Vec<_>>()),
+            order: Order::new(&in_order().map(|(_, member)| member.weight).collect::<Vec<_>>()),
+            in_order: in_order().map(|(nth, _)| nth).collect(),
+            hash_load_percent: balance.hash_load_percent,
             policy: balance.policy,
             members,
             turns,
-            budget: Budget::new(retries, Instant::now()),
+            budget: Budget::new(retries.budget_percent, retries.budget_floor, Instant::now()),
             queue,
             queue_limit: balance.queue,
             slow_start: balance.slow_start,
@@ -149,15 +154,15 @@ impl Rotation {
     }
 
     /// Whose turn it is. A request that has been tried elsewhere goes to a backend where it has not been, without taking
-    /// another turn. `whom`: to be called when a place becomes free.
+    /// another turn. `key`: what the policy `hash` goes by. `whom`: to be called when a place becomes free.
     ///
     /// # Errors
     /// A place in the queue, or why there is none.
-    pub fn next(&self, tried: &[usize], whom: Caller, now: Instant) -> Result<Pick, Unserved> {
+    pub fn next(&self, key: u64, tried: &[usize], whom: Caller, now: Instant) -> Result<Pick, Unserved> {
         // Whoever waits already goes first.
         let may_enter = self.queue.length() == 0;
         if tried.is_empty() {
-            self.budget.count_request();
+            self.budget.deposit();
         }
         if tried.is_empty()
             && let Some(pick) = self.in_turn(may_enter, now)
@@ -169,7 +174,7 @@ impl Rotation {
                 let member = &self.members[*nth];
                 member.backup == backup && !member.drain && !tried.contains(nth) && self.is_in(*nth, now)
             };
-            if may_enter && let Some(pick) = self.by_policy(&fit, now) {
+            if may_enter && let Some(pick) = self.by_policy(key, &fit, now) {
                 return Ok(pick);
             }
             if (0..self.members.len()).any(|nth| fit(&nth)) {
@@ -184,7 +189,7 @@ impl Rotation {
     /// What the order of turns says; under another policy, only whether somebody is to be tried out.
     fn in_turn(&self, may_enter: bool, now: Instant) -> Option<Pick> {
         let turn = self.turns.first.fetch_add(1, Ordering::Relaxed);
-        let nth = self.order.at(turn)?;
+        let nth = *self.in_order.get(self.order.at(turn))?;
         match self.standing(&self.members[nth], now) {
             Standing::TrialDue => self.try_out(nth, now),
             Standing::In { share } => {
@@ -202,20 +207,27 @@ impl Rotation {
     }
 
     /// One of those that are fit and not full.
-    fn by_policy(&self, fit: &impl Fn(&usize) -> bool, now: Instant) -> Option<Pick> {
+    fn by_policy(&self, key: u64, fit: &impl Fn(&usize) -> bool, now: Instant) -> Option<Pick> {
         let number = self.turns.second.fetch_add(1, Ordering::Relaxed);
         let free = || (0..self.members.len()).filter(fit).filter(|&nth| !self.members[nth].is_full());
         let candidates = || {
-            free().map(|nth| Candidate {
-                nth,
-                weight: self.weight(nth, now),
-                in_flight: self.members[nth].backend.in_flight(),
+            free().map(|nth| {
+                let backend = &self.members[nth].backend;
+                let (in_flight, latency) = (backend.in_flight(), backend.latency.read(now));
+                Candidate { nth, weight: self.weight(nth, now), in_flight, latency }
             })
         };
         let preferred = match self.policy {
             Policy::RoundRobin => free().nth(number.checked_rem(free().count())?),
-            Policy::LeastInFlight => policy::least_in_flight(candidates(), number),
-            Policy::TwoChoices => policy::two_choices(candidates(), number),
+            Policy::LeastInFlight => least_in_flight(candidates(), number as u64),
+            Policy::TwoChoices => two_choices(candidates(), number as u64),
+            Policy::PeakEwma => peak_ewma(candidates(), number as u64),
+            Policy::Hash => {
+                // Load changes while it is looked at: looked at once, the bound is one that somebody meets.
+                let candidates: Vec<Candidate> = candidates().collect();
+                let id = |nth: usize| self.members[nth].id;
+                rendezvous(candidates.iter().copied(), key, id, self.hash_load_percent)
+            }
         };
         // One that has filled up this moment is passed over.
         preferred.into_iter().chain(free()).find_map(|nth| self.enter(nth, now))
@@ -283,6 +295,9 @@ impl Rotation {
     /// A backend has answered: a whole head has come.
     pub fn answered(&self, place: &mut InFlight, trial: Option<Trial>, now: Instant) {
         place.is_answered();
+        if self.policy == Policy::PeakEwma {
+            place.latency.observe(now.saturating_duration_since(place.since), now);
+        }
         tell(place.health.answered(trial, now), place);
     }
 

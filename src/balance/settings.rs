@@ -38,6 +38,26 @@ pub enum Policy {
     LeastInFlight,
     /// The less loaded one of two, taken at random.
     TwoChoices,
+    /// Of two taken at random, the one with less load times latency.
+    PeakEwma,
+    /// Always the same for the same key (rendezvous hashing).
+    Hash,
+}
+
+/// What the policy `hash` goes by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's address.
+    #[default]
+    Client,
+    /// The path, without the query.
+    Path,
+    /// The value of a request field.
+    Field(String),
+    /// The value of a cookie.
+    Cookie(String),
+    /// The value of a query parameter.
+    Query(String),
 }
 
 /// How requests are shared out.
@@ -45,6 +65,10 @@ pub enum Policy {
 pub struct BalanceSettings {
     /// Default `round_robin`.
     pub policy: Policy,
+    /// What `hash` goes by. Default: the client's address.
+    pub hash_key: HashKey,
+    /// Under `hash`, most load of one backend, in percent of its fair share: 101 - 1000. Default 125.
+    pub hash_load_percent: u32,
     /// How long a backend that comes back takes to reach its full share. Default 10 s; 0 turns it off.
     pub slow_start: Duration,
     /// How often names are resolved again. Default 10 s.
@@ -59,6 +83,8 @@ impl Default for BalanceSettings {
     fn default() -> BalanceSettings {
         BalanceSettings {
             policy: Policy::default(),
+            hash_key: HashKey::default(),
+            hash_load_percent: 125,
             slow_start: Duration::from_secs(10),
             resolve_interval: Duration::from_secs(10),
             max_in_flight: None,

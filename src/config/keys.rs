@@ -3,9 +3,9 @@
 //! of `Config::defaults`.
 
 use super::values::{
-    address, choice, choices, field_count, head_size, level, name, number, on_or_off, path, policies, policy,
-    show_choice, show_policy, show_size, show_statuses, show_switch, show_time, size, state, states, statuses, switch,
-    time, time_or_none,
+    address, choice, choices, field_count, hash_key, head_size, level, name, number, on_or_off, path, policies, policy,
+    show_choice, show_hash_key, show_policy, show_size, show_statuses, show_switch, show_time, size, state, states,
+    statuses, switch, time, time_or_none,
 };
 use super::{AccessLogFormat, Config, HalfClose, ListenerSettings};
 use crate::balance::{ActiveHealth, BackendSettings};
@@ -158,6 +158,12 @@ pub(super) const KEYS: &[Key<Config>] = &[
         .list(|c| c.trusted_proxies.clear()),
     key::<Config>("balance.policy", "policy", Shape::Choice("POLICY", policies), "Who gets the next request",
         |c, t| put(&mut c.balance.policy, policy(t)), |c| one(show_policy(c.balance.policy))),
+    key::<Config>("balance.hash_key", "hash-key", Shape::Text("KEY"),
+        "What the policy hash goes by: client, path, header:NAME, cookie:NAME or query:NAME",
+        |c, t| put(&mut c.balance.hash_key, hash_key(t)), |c| one(show_hash_key(&c.balance.hash_key))),
+    key::<Config>("balance.hash_load", "hash-load", Shape::Number,
+        "Under the policy hash, most load of one backend, in percent of its fair share: 101 to 1000",
+        |c, t| put(&mut c.balance.hash_load_percent, number(t, 101, 1000)), |c| one(c.balance.hash_load_percent)),
     key::<Config>("balance.slow_start", "slow-start", Shape::Time,
         "How long a backend that comes back takes to reach its full share; 0s turns it off",
         |c, t| put(&mut c.balance.slow_start, time_or_none(t)), |c| one(show_time(c.balance.slow_start))),

@@ -1,6 +1,6 @@
 //! Single values as people write them: read, with what would be right where they are wrong, and written again.
 
-use crate::balance::Policy;
+use crate::balance::{HashKey, Policy};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use std::net::SocketAddr;
@@ -136,10 +136,12 @@ pub(super) fn one_of(choices: &[PossibleValue]) -> String {
 }
 
 /// How policies are called. They live in a room that doesn't know clap.
-const POLICIES: [(Policy, &str, &str); 3] = [
+const POLICIES: [(Policy, &str, &str); 5] = [
     (Policy::RoundRobin, "round_robin", "Each in its turn, as often as its weight says"),
     (Policy::LeastInFlight, "least_in_flight", "Whoever has the fewest requests in flight for its weight"),
     (Policy::TwoChoices, "two_choices", "The less loaded one of two, taken at random"),
+    (Policy::PeakEwma, "peak_ewma", "Of two taken at random, the one with less load times latency"),
+    (Policy::Hash, "hash", "Always the same for the same hash key"),
 ];
 
 pub(super) fn policy(text: &str) -> Result<Policy, String> {
@@ -153,6 +155,37 @@ pub(super) fn show_policy(policy: Policy) -> String {
 
 pub(super) fn policies() -> Vec<PossibleValue> {
     POLICIES.iter().map(|(_, name, about)| PossibleValue::new(name).help(about)).collect()
+}
+
+pub(super) fn hash_key(text: &str) -> Result<HashKey, String> {
+    const SHAPE: &str = "a hash key is client, path, header:NAME, cookie:NAME or query:NAME";
+    match text.split_once(':') {
+        None if text == "client" => Ok(HashKey::Client),
+        None if text == "path" => Ok(HashKey::Path),
+        Some(("header", name)) => token(name).map(HashKey::Field),
+        Some(("cookie", name)) => token(name).map(HashKey::Cookie),
+        Some(("query", name)) if !name.is_empty() => Ok(HashKey::Query(name.to_owned())),
+        _ => Err(SHAPE.to_owned()),
+    }
+}
+
+pub(super) fn show_hash_key(key: &HashKey) -> String {
+    match key {
+        HashKey::Client => "client".to_owned(),
+        HashKey::Path => "path".to_owned(),
+        HashKey::Field(name) => format!("header:{name}"),
+        HashKey::Cookie(name) => format!("cookie:{name}"),
+        HashKey::Query(name) => format!("query:{name}"),
+    }
+}
+
+/// A name as fields and cookies have them (RFC 9110 section 5.6.2).
+fn token(text: &str) -> Result<String, String> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if text.is_empty() || !text.bytes().all(is_token) {
+        return Err(format!("{text:?} is not a name; a name is made of letters, digits and !#$%&'*+-.^_`|~"));
+    }
+    Ok(text.to_owned())
 }
 
 /// What a backend is called, in logs and metrics.
@@ -212,6 +245,9 @@ mod tests {
         for (policy_of_row, name, _) in POLICIES {
             assert_eq!(policy(name), Ok(policy_of_row));
             assert_eq!(show_policy(policy_of_row), name);
+        }
+        for text in ["client", "path", "header:X-User", "cookie:id", "query:a b"] {
+            assert_eq!(show_hash_key(&hash_key(text).unwrap()), text);
         }
         for text in ["200", "200-399"] {
             assert_eq!(show_statuses(statuses(text).unwrap()), text);

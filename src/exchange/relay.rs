@@ -13,7 +13,7 @@ use super::record::Record;
 use super::stop::{Stop, Wait};
 use super::tunnel::{Direction, Tunnel};
 use super::upload::{Sending, Upload};
-use crate::balance::{Failure, Need, Pick, Trial, Unserved, Waiting};
+use crate::balance::{Failure, HashKey, Need, Pick, Policy, Trial, Unserved, Waiting, key_hash};
 use crate::config::HalfClose;
 use crate::error::{Fault, Reason};
 use crate::http::{
@@ -22,13 +22,15 @@ use crate::http::{
 };
 use crate::live::Snapshot;
 use crate::net::{Connection, Glance, Wants};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A request that has begun, and everything that is to be known of it until it ends.
 pub(super) struct Exchange {
     traits: Traits,
+    /// What the policy `hash` goes by.
+    key: u64,
     upload: Upload,
     /// A place in the queue, while every backend that could serve is full.
     waiting: Option<Waiting>,
@@ -116,6 +118,7 @@ impl Exchange {
                     false => Box::default(),
                 },
             },
+            key: hash_key(request, sender.address, &desk.live),
             upload: Upload::new(request, sender, desk),
             waiting: None,
             asked: None,
@@ -190,7 +193,7 @@ impl Exchange {
     /// Whose turn it is; if all who could serve are full, once one of them isn't any more.
     fn wait_for_turn(&mut self, client: &Connection, desk: &Desk) -> Result<Pick, Stop> {
         if self.waiting.is_none() {
-            match self.snapshot.rotation.next(&self.tried, client.caller(), desk.now) {
+            match self.snapshot.rotation.next(self.key, &self.tried, client.caller(), desk.now) {
                 Ok(pick) => return Ok(pick),
                 Err(Unserved::Wait(waiting)) => self.waiting = Some(waiting),
                 Err(Unserved::QueueFull) => return Err(Reason::QueueFull.into()),
@@ -437,13 +440,13 @@ impl Exchange {
     /// twice by it, and there is somebody else.
     fn is_worth_another_try(&self, status: u16, now: Instant) -> bool {
         let rotation = &self.snapshot.rotation;
-        rotation.budget.is_retried(status)
+        self.snapshot.config.retries.statuses.contains(&status)
             && self.traits.is_idempotent
             && self.traits.is_bodiless
             && self.said == Said::Nothing
             && self.repeats < REPEATS
             && rotation.has_another(&self.tried, now)
-            && rotation.budget.may_repeat(now)
+            && rotation.budget.try_withdraw(now)
     }
 
     /// From here on, both sides speak a protocol of their own.
@@ -542,7 +545,7 @@ impl Exchange {
             asked.spare = None;
             self.asked = Some(asked);
         } else if fault.reason == Reason::BackendRetryStatus
-            || was_silent && may_repeat && self.repeats < REPEATS && self.snapshot.rotation.budget.may_repeat(now)
+            || was_silent && may_repeat && self.repeats < REPEATS && self.snapshot.rotation.budget.try_withdraw(now)
         {
             self.repeats += 1;
         } else {
@@ -600,6 +603,20 @@ impl Exchange {
     /// Counts the exchange out of the books. `reason`: why it did not go as the client hoped.
     pub(super) fn count_out(&mut self, reason: Option<Reason>, desk: &mut Desk) {
         self.record.count_out(self.upload.head(), self.download.carried(), reason, desk);
+    }
+}
+
+/// What the policy `hash` goes by. Who lacks it shares a backend with all others who do.
+fn hash_key(request: &Request<'_, '_>, client: IpAddr, snapshot: &Snapshot) -> u64 {
+    if snapshot.config.balance.policy != Policy::Hash {
+        return 0;
+    }
+    match &snapshot.config.balance.hash_key {
+        HashKey::Client => key_hash(client.to_canonical().to_string().as_bytes()),
+        HashKey::Path => key_hash(request.path_without_query()),
+        HashKey::Field(name) => key_hash(request.field(name).unwrap_or_default()),
+        HashKey::Cookie(name) => key_hash(request.cookie(name).unwrap_or_default()),
+        HashKey::Query(name) => key_hash(request.query(name).unwrap_or_default()),
     }
 }
 

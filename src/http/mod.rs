@@ -11,6 +11,7 @@
 //! - `framing`: how the end of a body is known;
 //! - `chunked`: the one transfer coding, read and written;
 //! - `request`, `response`: a head with its meaning;
+//! - `pick`: single values out of a request;
 //! - `forward`: what goes on, and what ends here;
 //! - `reuse`: may a connection carry another exchange.
 
@@ -22,6 +23,7 @@ mod flaw;
 mod forward;
 mod framing;
 mod head;
+mod pick;
 mod request;
 mod response;
 mod reuse;
@@ -39,6 +41,7 @@ pub use forward::{
 };
 pub use framing::BodyFraming;
 pub use head::{Field, FieldTable, Version};
+pub use pick::{cookie_value, query_value};
 pub use request::{Limits, MaxForwards, Request, refuse_early};
 pub use response::Response;
 pub use reuse::{backend_may_be_reused, client_may_stay};

@@ -7,11 +7,13 @@
 //! - `framing`: how the end of a body is known;
 //! - `chunked`: the one coding, and its trailers;
 //! - `request`, `response`: what goes on of either;
+//! - `pick`: single values out of a request;
 //! - `properties`: what holds for messages that nobody thought of.
 
 mod chunked;
 mod framing;
 mod head;
+mod pick;
 mod properties;
 mod request;
 mod response;
