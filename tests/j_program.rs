@@ -188,6 +188,7 @@ fn a_wrong_flag_is_refused_with_what_would_be_right() {
         (&[A, "--policy", "fair"], ["fair", "--policy", "least_in_flight"]),
         (&[A, "--hash-key", "user"], ["user", "--hash-key", "cookie:NAME"]),
         (&[A, "--hash-load", "100"], ["100", "--hash-load", "101 to 1000"]),
+        (&[A, "--sticky-cookie", "a;b"], ["a;b", "--sticky-cookie", "letters"]),
         (&[A, "--resolve-interval", "0s"], ["0s", "--resolve-interval", "1ms"]),
         (&[A, "--passive-health", "maybe"], ["maybe", "--passive-health", "on, off"]),
         (&[A, "--failures", "0"], ["0", "--failures", "from 1"]),

@@ -93,6 +93,7 @@ url = "127.0.0.1:3001"
 policy = "hash"
 hash_key = "header:X-User"
 hash_load = 150
+sticky_cookie = "NAME"
 max_in_flight = 44
 slow_start = "0s"
 resolve_interval = "1m 30s"
@@ -172,6 +173,7 @@ fn every_key_of_the_file_is_taken() {
     let balance = &config.balance;
     assert_eq!((balance.policy, &balance.hash_key), (Policy::Hash, &HashKey::Field("X-User".to_owned())));
     assert_eq!((balance.hash_load_percent, balance.max_in_flight), (150, Some(44)));
+    assert_eq!(balance.sticky_cookie.as_deref(), Some("NAME"));
     assert_eq!((balance.slow_start, balance.resolve_interval), (Duration::ZERO, Duration::from_secs(90)));
     assert_eq!(balance.queue, 0);
 

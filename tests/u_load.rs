@@ -221,3 +221,65 @@ fn a_backend_whose_checks_fail_gets_nothing_and_is_believed() {
     status.store(200, Ordering::SeqCst);
     eventually(|| ask(&balancer, GET).status == 200, "it is back");
 }
+
+#[test]
+fn a_client_comes_back_to_its_backend_by_its_cookie_and_to_another_if_that_is_out() {
+    let named =
+        |name: &str| Backend::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()));
+    let backends = [named("a"), named("b"), named("c")];
+    let urls = backends.each_ref().map(Backend::url);
+    let balancer = balancer(&[&urls[0], &urls[1], &urls[2]], &["--sticky-cookie", "tie"]);
+    for _ in 0..3 {
+        let first = ask(&balancer, GET);
+        let cookie = first.head.get("Set-Cookie").unwrap().to_owned();
+        let (pair, attributes) = cookie.split_once(';').unwrap();
+        assert!(
+            pair.starts_with("tie=") && attributes.contains("HttpOnly") && attributes.contains("Path=/"),
+            "{cookie}"
+        );
+        for backend in &backends {
+            let port = backend.address().port().to_string();
+            assert!(!cookie.contains(&port), "{cookie} tells where the backend is");
+        }
+        for _ in 0..5 {
+            let again = ask(&balancer, &format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: x=1; {pair}\r\n\r\n"));
+            assert_eq!(again.text(), first.text());
+            assert_eq!(again.head.get("Set-Cookie"), None, "it has it already");
+        }
+    }
+    let unknown = ask(&balancer, "GET / HTTP/1.1\r\nHost: a\r\nCookie: tie=0123456789abcdef\r\n\r\n");
+    assert_eq!(unknown.status, 200);
+    assert!(unknown.head.get("Set-Cookie").is_some(), "a cookie that names nobody is replaced");
+}
+
+#[test]
+fn the_same_key_goes_to_the_same_backend() {
+    let backends = [good(), good(), good()];
+    let urls = backends.each_ref().map(Backend::url);
+    for (key, requests) in [
+        ("client", ["GET /1 HTTP/1.1\r\nHost: a\r\n\r\n", "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n"]),
+        ("path", ["GET /same?1 HTTP/1.1\r\nHost: a\r\n\r\n", "GET /same?2 HTTP/1.1\r\nHost: a\r\n\r\n"]),
+        (
+            "header:User",
+            ["GET /1 HTTP/1.1\r\nHost: a\r\nuser: x\r\n\r\n", "GET /2 HTTP/1.1\r\nHost: a\r\nUser: x\r\n\r\n"],
+        ),
+        (
+            "cookie:id",
+            [
+                "GET /1 HTTP/1.1\r\nHost: a\r\nCookie: id=x\r\n\r\n",
+                "GET /2 HTTP/1.1\r\nHost: a\r\nCookie: y=z; id=x\r\n\r\n",
+            ],
+        ),
+        ("query:q", ["GET /1?q=x HTTP/1.1\r\nHost: a\r\n\r\n", "GET /2?p=y&q=x HTTP/1.1\r\nHost: a\r\n\r\n"]),
+    ] {
+        let balancer = balancer(&[&urls[0], &urls[1], &urls[2]], &["--policy", "hash", "--hash-key", key]);
+        let before = asked(&backends.each_ref());
+        for request in requests.iter().cycle().take(6) {
+            assert_eq!(ask(&balancer, request).status, 200);
+            eventually(|| balancer.counters().in_flight == 0, "it is over");
+        }
+        let after = asked(&backends.each_ref());
+        let gained: Vec<usize> = before.iter().zip(&after).map(|(before, after)| after - before).collect();
+        assert!(gained.contains(&6), "{key}: {gained:?}");
+    }
+}

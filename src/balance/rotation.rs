@@ -11,7 +11,7 @@ use super::backend::InFlight;
 use super::queue::{Queue, Waiting};
 use super::{
     Backend, BackendSettings, BalanceSettings, Budget, Candidate, Failure, Flip, Order, PassiveHealth, Policy,
-    RetrySettings, Standing, Trial, key_hash, least_in_flight, peak_ewma, rendezvous, two_choices,
+    RetrySettings, Standing, Sticky, Trial, key_hash, least_in_flight, peak_ewma, rendezvous, two_choices,
 };
 use crate::net::Caller;
 use std::sync::Arc;
@@ -40,6 +40,18 @@ pub struct Rotation {
     last_cry: AtomicU64,
 }
 
+/// What a request says of where it wants to go.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish {
+    /// What the policy `hash` goes by.
+    pub key: u64,
+    /// The backend that its cookie names.
+    pub sticky: Option<Sticky>,
+}
+
+/// The same in every process: a client that comes back by way of another one finds its backend.
+const STICKY_KEY: u64 = 0x7468_7265_6164_6261;
+
 /// The counters, which go on over reloads.
 #[derive(Debug, Default)]
 struct Turns {
@@ -58,6 +70,8 @@ pub struct Member {
     weight: u32,
     /// By which the policy `hash` knows it, here and in every other process.
     id: u64,
+    /// What stands in the cookie of its clients.
+    pub sticky: Sticky,
     backup: bool,
     drain: bool,
 }
@@ -131,6 +145,7 @@ impl Rotation {
             max_in_flight: settings.max_in_flight.or(balance.max_in_flight),
             weight: settings.weight,
             id: key_hash(settings.name.as_bytes()),
+            sticky: Sticky::of(STICKY_KEY, &settings.name),
             backup: settings.backup,
             drain: settings.drain,
         };
@@ -154,15 +169,26 @@ impl Rotation {
     }
 
     /// Whose turn it is. A request that has been tried elsewhere goes to a backend where it has not been, without taking
-    /// another turn. `key`: what the policy `hash` goes by. `whom`: to be called when a place becomes free.
+    /// another turn. A backend that its cookie names is waited for if it is full, and passed over if it is
+    /// out. `whom`: to be called when a place becomes free.
     ///
     /// # Errors
     /// A place in the queue, or why there is none.
-    pub fn next(&self, key: u64, tried: &[usize], whom: Caller, now: Instant) -> Result<Pick, Unserved> {
+    pub fn next(&self, wish: Wish, tried: &[usize], whom: Caller, now: Instant) -> Result<Pick, Unserved> {
         // Whoever waits already goes first.
         let may_enter = self.queue.length() == 0;
         if tried.is_empty() {
             self.budget.deposit();
+        }
+        if let Some(nth) = wish.sticky.and_then(|sticky| self.members.iter().position(|member| member.sticky == sticky))
+            && !tried.contains(&nth)
+            && self.is_in(nth, now)
+        {
+            if may_enter && let Some(pick) = self.enter(nth, now) {
+                return Ok(pick);
+            }
+            let barred = (0..self.members.len()).filter(|&other| other != nth).collect();
+            return Err(self.queue_up(whom, barred, now));
         }
         if tried.is_empty()
             && let Some(pick) = self.in_turn(may_enter, now)
@@ -174,16 +200,20 @@ impl Rotation {
                 let member = &self.members[*nth];
                 member.backup == backup && !member.drain && !tried.contains(nth) && self.is_in(*nth, now)
             };
-            if may_enter && let Some(pick) = self.by_policy(key, &fit, now) {
+            if may_enter && let Some(pick) = self.by_policy(wish.key, &fit, now) {
                 return Ok(pick);
             }
             if (0..self.members.len()).any(|nth| fit(&nth)) {
                 let barred = (0..self.members.len()).filter(|nth| !fit(nth)).collect();
-                let waiting = self.queue.join(whom, &self.members, barred, self.queue_limit, now);
-                return Err(waiting.map_or(Unserved::QueueFull, Unserved::Wait));
+                return Err(self.queue_up(whom, barred, now));
             }
         }
         self.last_resort(tried, now).ok_or(Unserved::Nobody)
+    }
+
+    fn queue_up(&self, whom: Caller, barred: Vec<usize>, now: Instant) -> Unserved {
+        let waiting = self.queue.join(whom, &self.members, barred, self.queue_limit, now);
+        waiting.map_or(Unserved::QueueFull, Unserved::Wait)
     }
 
     /// What the order of turns says; under another policy, only whether somebody is to be tried out.

@@ -69,6 +69,8 @@ pub struct BalanceSettings {
     pub hash_key: HashKey,
     /// Under `hash`, most load of one backend, in percent of its fair share: 101 - 1000. Default 125.
     pub hash_load_percent: u32,
+    /// The cookie that ties a client to its backend. Default: none.
+    pub sticky_cookie: Option<String>,
     /// How long a backend that comes back takes to reach its full share. Default 10 s; 0 turns it off.
     pub slow_start: Duration,
     /// How often names are resolved again. Default 10 s.
@@ -85,6 +87,7 @@ impl Default for BalanceSettings {
             policy: Policy::default(),
             hash_key: HashKey::default(),
             hash_load_percent: 125,
+            sticky_cookie: None,
             slow_start: Duration::from_secs(10),
             resolve_interval: Duration::from_secs(10),
             max_in_flight: None,

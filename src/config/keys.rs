@@ -5,7 +5,7 @@
 use super::values::{
     address, choice, choices, field_count, hash_key, head_size, level, name, number, on_or_off, path, policies, policy,
     show_choice, show_hash_key, show_policy, show_size, show_statuses, show_switch, show_time, size, state, states,
-    statuses, switch, time, time_or_none,
+    statuses, switch, time, time_or_none, token,
 };
 use super::{AccessLogFormat, Config, HalfClose, ListenerSettings};
 use crate::balance::{ActiveHealth, BackendSettings};
@@ -164,6 +164,10 @@ pub(super) const KEYS: &[Key<Config>] = &[
     key::<Config>("balance.hash_load", "hash-load", Shape::Number,
         "Under the policy hash, most load of one backend, in percent of its fair share: 101 to 1000",
         |c, t| put(&mut c.balance.hash_load_percent, number(t, 101, 1000)), |c| one(c.balance.hash_load_percent)),
+    key::<Config>("balance.sticky_cookie", "sticky-cookie", Shape::Text("NAME"),
+        "The cookie that ties a client to its backend; none if not given",
+        |c, t| put_some(&mut c.balance.sticky_cookie, token(t)), |c| perhaps(c.balance.sticky_cookie.as_ref()))
+        .unset("none"),
     key::<Config>("balance.slow_start", "slow-start", Shape::Time,
         "How long a backend that comes back takes to reach its full share; 0s turns it off",
         |c, t| put(&mut c.balance.slow_start, time_or_none(t)), |c| one(show_time(c.balance.slow_start))),

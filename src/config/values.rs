@@ -180,7 +180,7 @@ pub(super) fn show_hash_key(key: &HashKey) -> String {
 }
 
 /// A name as fields and cookies have them (RFC 9110 section 5.6.2).
-fn token(text: &str) -> Result<String, String> {
+pub(super) fn token(text: &str) -> Result<String, String> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if text.is_empty() || !text.bytes().all(is_token) {
         return Err(format!("{text:?} is not a name; a name is made of letters, digits and !#$%&'*+-.^_`|~"));

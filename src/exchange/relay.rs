@@ -13,7 +13,7 @@ use super::record::Record;
 use super::stop::{Stop, Wait};
 use super::tunnel::{Direction, Tunnel};
 use super::upload::{Sending, Upload};
-use crate::balance::{Failure, HashKey, Need, Pick, Policy, Trial, Unserved, Waiting, key_hash};
+use crate::balance::{Failure, HashKey, Need, Pick, Policy, Sticky, Trial, Unserved, Waiting, Wish, key_hash};
 use crate::config::HalfClose;
 use crate::error::{Fault, Reason};
 use crate::http::{
@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 /// A request that has begun, and everything that is to be known of it until it ends.
 pub(super) struct Exchange {
     traits: Traits,
-    /// What the policy `hash` goes by.
-    key: u64,
+    /// Where it wants to go.
+    wish: Wish,
     upload: Upload,
     /// A place in the queue, while every backend that could serve is full.
     waiting: Option<Waiting>,
@@ -118,7 +118,7 @@ impl Exchange {
                     false => Box::default(),
                 },
             },
-            key: hash_key(request, sender.address, &desk.live),
+            wish: Wish { key: hash_key(request, sender.address, &desk.live), sticky: sticky(request, &desk.live) },
             upload: Upload::new(request, sender, desk),
             waiting: None,
             asked: None,
@@ -193,7 +193,7 @@ impl Exchange {
     /// Whose turn it is; if all who could serve are full, once one of them isn't any more.
     fn wait_for_turn(&mut self, client: &Connection, desk: &Desk) -> Result<Pick, Stop> {
         if self.waiting.is_none() {
-            match self.snapshot.rotation.next(self.key, &self.tried, client.caller(), desk.now) {
+            match self.snapshot.rotation.next(self.wish, &self.tried, client.caller(), desk.now) {
                 Ok(pick) => return Ok(pick),
                 Err(Unserved::Wait(waiting)) => self.waiting = Some(waiting),
                 Err(Unserved::QueueFull) => return Err(Reason::QueueFull.into()),
@@ -417,7 +417,9 @@ impl Exchange {
         };
         let via = self.snapshot.config.via;
         let date = if response.has_date() { "" } else { desk.date() };
-        let answer = Answer { version, persistence: self.verdict.persistence, date, via };
+        let cookie = self.cookie();
+        let cookie = cookie.as_ref().map(|(name, digits)| (name.as_str(), digits.as_slice()));
+        let answer = Answer { version, persistence: self.verdict.persistence, date, via, cookie };
         forward_response(&response, &answer, out);
         if response.status == 101 {
             return self.begin_tunnel(out, behind, client, desk).map(Some);
@@ -434,6 +436,13 @@ impl Exchange {
             self.verdict.spare_life = None; // bytes that nobody asked for: they go nowhere, and nor does the connection
         }
         Ok(None)
+    }
+
+    /// The cookie that ties the client to the backend that has answered, unless it has that one already.
+    fn cookie(&self) -> Option<(String, [u8; 16])> {
+        let name = self.snapshot.config.balance.sticky_cookie.as_ref()?;
+        let sticky = self.snapshot.rotation.members().get(*self.tried.last()?)?.sticky;
+        (self.wish.sticky != Some(sticky)).then(|| (name.clone(), sticky.digits()))
     }
 
     /// Whether this answer is passed over, and somebody else is asked: only where that was wished for, nothing can be done
@@ -618,6 +627,12 @@ fn hash_key(request: &Request<'_, '_>, client: IpAddr, snapshot: &Snapshot) -> u
         HashKey::Cookie(name) => key_hash(request.cookie(name).unwrap_or_default()),
         HashKey::Query(name) => key_hash(request.query(name).unwrap_or_default()),
     }
+}
+
+/// The backend that the request's cookie names.
+fn sticky(request: &Request<'_, '_>, snapshot: &Snapshot) -> Option<Sticky> {
+    let name = snapshot.config.balance.sticky_cookie.as_deref()?;
+    request.cookie(name).and_then(Sticky::read)
 }
 
 impl Traits {

@@ -239,6 +239,8 @@ pub struct Answer<'a> {
     pub date: &'a str,
     /// Whether we sign with Via.
     pub via: bool,
+    /// A cookie of ours: name and value.
+    pub cookie: Option<(&'a str, &'a [u8])>,
 }
 
 /// How the body of a response is framed towards the client.
@@ -276,6 +278,13 @@ pub fn forward_response(response: &Response<'_, '_>, answer: &Answer<'_>, out: &
     }
     if !response.has_date() {
         write_field(out, "Date", answer.date.as_bytes());
+    }
+    if let Some((name, value)) = answer.cookie {
+        out.extend_from_slice(b"Set-Cookie: ");
+        out.extend_from_slice(name.as_bytes());
+        out.push(b'=');
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"; Path=/; HttpOnly; SameSite=Lax\r\n");
     }
     if answer.via {
         out.extend_from_slice(via(response.version));

@@ -105,7 +105,7 @@ fn joined(head: &ForwardedRequest, prefix: &str, authority: &str) -> Vec<u8> {
 }
 
 const TO_1_1: Answer<'_> =
-    Answer { version: Version::Http11, persistence: Persistence::Stays, date: "a fine day", via: true };
+    Answer { version: Version::Http11, persistence: Persistence::Stays, date: "a fine day", via: true, cookie: None };
 const TO_1_0: Answer<'_> = Answer { version: Version::Http10, persistence: Persistence::Closes, ..TO_1_1 };
 
 /// The head with which this response goes on to a client.
