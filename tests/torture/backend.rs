@@ -451,7 +451,11 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Request> {
     let is_health_check = id == 0;
     let is_whole = is_health_check
         || (first.starts_with(&format!("{} /{id} ", if is_post { "POST" } else { "GET" }))
-            && if is_post { body == content(id, Side::Upload) && sum == Some(checksum(&body)) } else { body.is_empty() });
+            && if is_post {
+                body == content(id, Side::Upload) && sum == Some(checksum(&body))
+            } else {
+                body.is_empty()
+            });
     Ok(Request { is_post, id, is_whole })
 }
 

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -98,7 +98,8 @@ impl Tally {
     pub(crate) fn share_back(&self, name: &str, fair: f64, moment: Instant) -> Option<Duration> {
         let mut whole: Vec<(Duration, bool)> = Vec::new();
         for sample in &self.samples {
-            if let (Outcome::Whole(by), Some(since)) = (&sample.outcome, sample.ended().checked_duration_since(moment)) {
+            if let (Outcome::Whole(by), Some(since)) = (&sample.outcome, sample.ended().checked_duration_since(moment))
+            {
                 whole.push((since, by == name));
             }
         }
@@ -284,10 +285,14 @@ impl Client {
             if answer.status < 500 {
                 self.tally.violations.push(format!("request {id}: a {} that no backend sent: {said}", answer.status));
             }
-            return Outcome::Refused(format!("{} {}", answer.status, said.lines().next().unwrap_or_default()));
+            // The status and the reason word; behind them is the request's own id.
+            let why = said.split(" (").next().unwrap_or_default();
+            return Outcome::Refused(if why.is_empty() { answer.status.to_string() } else { why.to_owned() });
         }
         let expected = content(id, Side::Answer);
-        if field("x-id") != id.to_string() || answer.body.starts_with(b"id=") && !answer.body.starts_with(&expected[..8.min(expected.len())]) {
+        if field("x-id") != id.to_string()
+            || answer.body.starts_with(b"id=") && !answer.body.starts_with(&expected[..8.min(expected.len())])
+        {
             self.tally.violations.push(format!("request {id} got the answer to {}", field("x-id")));
         } else if answer.body != expected || field("x-checksum") != format!("{:x}", checksum(&expected)) {
             let (came, due) = (answer.body.len(), expected.len());
