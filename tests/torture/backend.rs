@@ -230,7 +230,8 @@ pub(crate) fn be_one_if_told() {
     });
     let listener = listen(server.port);
     let orders = TcpListener::bind("127.0.0.1:0").unwrap();
-    println!("{} takes orders on {}", server.name, orders.local_addr().unwrap());
+    let line = format!("{} takes orders on {}\n", server.name, orders.local_addr().unwrap());
+    io::stdout().write_all(line.as_bytes()).unwrap();
     let serving = Arc::clone(&server);
     thread::spawn(move || accept(&serving, listener));
     thread::spawn(move || {

@@ -20,9 +20,17 @@ use crate::support::eventually;
 
 /// Whether the program has this flag.
 pub(crate) fn has_flag(flag: &str) -> bool {
+    help().split_whitespace().any(|word| word.trim_end_matches(',') == flag)
+}
+
+/// Whether the program reads a configuration file, and reads it again when it is told.
+pub(crate) fn can_reload() -> bool {
+    has_flag("--config") && help().contains("SIGHUP")
+}
+
+fn help() -> &'static str {
     static HELP: OnceLock<String> = OnceLock::new();
-    let help = HELP.get_or_init(|| String::from_utf8(run(&["--help"]).stdout).unwrap());
-    help.split_whitespace().any(|word| word.trim_end_matches(',') == flag)
+    HELP.get_or_init(|| String::from_utf8(run(&["--help"]).stdout).unwrap())
 }
 
 /// This part of the time that the whole play may take: `TORTURE_SECONDS`, 20 if not given, 120 at most.
@@ -79,6 +87,11 @@ impl Stage {
     pub(crate) fn start_again(&mut self) {
         let address = self.address().to_string();
         self.balancer = start(&self.backends, &self.flags, &address);
+    }
+
+    /// Whether the balancer waits for one that takes its sockets over.
+    pub(crate) fn can_hand_over(&self) -> bool {
+        self.folder.join("handover.sock").exists()
     }
 
     /// Starts another balancer beside the one that runs, which hands its sockets over and ends by itself.
@@ -171,7 +184,7 @@ impl Stage {
         let posts = tally.samples.iter().filter(|sample| sample.is_post).count();
         let mut account = format!(
             "\n{}\n  requests {} ({posts} POST, {} executed, {} twice), failed GET {}, failed POST {}, cut GET {}, cut \
-             POST {}, repeated by clients {}\n  worst {:.0?}, over 1 s: {}\n",
+             POST {}, repeated by clients {}\n  worst {:.2?}, over 1 s: {}\n",
             self.act,
             tally.samples.len(),
             executed.len(),
