@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 /// Descriptors that clients don't get: for listeners, logs, and the first backends.
 const RESERVE: usize = 64;
 
-/// How long a client that has just connected may still bring its request when a drain begins.
+/// How long a client that has just connected, or has just been answered, may still bring a request when a drain begins:
+/// it may be on its way already, and a close that meets it loses it.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// How long the access log's last lines are waited for.
@@ -223,9 +224,10 @@ impl Balancer {
     /// `timeout` is cut. Says whether everything was finished.
     pub fn drain(mut self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        self.shared.lot.announce_drain(); // first, so that every answer from now on says that it closes
+        let grace = Instant::now() + GRACE;
+        self.shared.lot.announce_drain(grace); // first, so that every answer from now on says that it closes
         self.stop_accepting();
-        drop(self.shared.lot.drain(|client| !client.is_known(), Instant::now() + GRACE));
+        drop(self.shared.lot.drain(|client| client.may_be_about_to_ask(GRACE), grace));
         let is_finished = self.shared.connections.wait_until_empty(deadline);
         self.stop();
         is_finished

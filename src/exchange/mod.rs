@@ -44,7 +44,7 @@ use linger::Linger;
 use relay::{After, Exchange, Said};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use stop::{Stop, Wait};
 use tunnel::Tunnel;
 
@@ -74,7 +74,7 @@ enum Phase {
 }
 
 /// A client that has said nothing yet is left alone for so long.
-const REST: std::time::Duration = std::time::Duration::from_secs(1);
+const REST: Duration = Duration::from_secs(1);
 
 struct BegunHead {
     gather: Gather,
@@ -103,9 +103,9 @@ impl Client {
         (self.is_known || self.since.elapsed() >= REST).then_some(self.since)
     }
 
-    /// Whether it has had an answer before.
-    pub fn is_known(&self) -> bool {
-        self.is_known
+    /// Whether its next request may be on its way: it has never asked, or has had its answer for less than `pause`.
+    pub fn may_be_about_to_ask(&self, pause: Duration) -> bool {
+        !self.is_known || self.since.elapsed() < pause
     }
 
     /// Does everything that can be done now without waiting.
@@ -296,7 +296,7 @@ impl Client {
             queued: None,
             connect: None,
             wait: None,
-            total: std::time::Duration::ZERO,
+            total: Duration::ZERO,
             backend: None,
             tries: 0,
             reason,

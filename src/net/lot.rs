@@ -22,7 +22,7 @@ use mio::net::TcpStream;
 use mio::{Events, Poll, Token, Waker};
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// At most so many events are taken at once. With 1,024, one worker hoarded five turns for each of the other's.
@@ -41,8 +41,8 @@ pub struct Lot<V> {
     pass: Sender<Baton>,
     receive: Receiver<Baton>,
     waker: Waker,
-    /// Idle visits may not park any more.
-    draining: AtomicBool,
+    /// Set with the beginning of a drain: until then, idle visits may still park.
+    grace: OnceLock<Instant>,
     /// Nothing may park any more, and no worker need wait.
     closed: AtomicBool,
     /// How often a worker had to wait for the baton.
@@ -132,7 +132,7 @@ impl<V> Lot<V> {
             slots: Table::new(descriptor_limit),
             deadlines: Deadlines::new(descriptor_limit),
             waker: Waker::new(poll.registry(), WAKER)?,
-            draining: AtomicBool::new(false),
+            grace: OnceLock::new(),
             closed: AtomicBool::new(false),
             baton_waits: AtomicU64::new(0),
             looks: AtomicU64::new(0),
@@ -173,12 +173,20 @@ impl<V> Lot<V> {
     ///
     /// # Errors
     /// The visit itself, to go on with or to end.
-    pub fn park(&self, visit: Box<V>, watch: Watch) -> Result<(), Unparked<V>> {
+    pub fn park(&self, visit: Box<V>, mut watch: Watch) -> Result<(), Unparked<V>> {
         let descriptor = watch.client.0.descriptor();
         let mut slot = self.lock(descriptor);
         // Looked at under the lock that `drain` and `close` take later: nobody slips through.
-        if self.closed.load(Ordering::Acquire) || (watch.idle && self.draining.load(Ordering::Acquire)) {
+        if self.closed.load(Ordering::Acquire) {
             return Err(Unparked::Refused(visit));
+        }
+        if watch.idle
+            && let Some(&grace) = self.grace.get()
+        {
+            if Instant::now() >= grace {
+                return Err(Unparked::Refused(visit));
+            }
+            watch.deadline = watch.deadline.min(grace);
         }
         if watch.is_met(&self.hints) {
             return Err(Unparked::Ready(visit));
@@ -208,15 +216,14 @@ impl<V> Lot<V> {
         self.pass.try_send(baton).expect("there is one baton, and the channel has room for one");
     }
 
-    /// Begins a drain: from now on no idle visit is parked again.
-    pub fn announce_drain(&self) {
-        self.draining.store(true, Ordering::Release);
+    /// Begins a drain: an idle visit stays until `grace` at most, and none is parked again after that.
+    pub fn announce_drain(&self, grace: Instant) {
+        let _begun_before: Result<(), Instant> = self.grace.set(grace);
     }
 
-    /// Drains: idle visits are given back, to be ended, and none will be parked again. Those that `has_grace` stay until
-    /// `grace` is over.
+    /// Drains: idle visits are given back, to be ended. Those that `has_grace` stay until `grace` is over.
     pub fn drain(&self, has_grace: impl Fn(&V) -> bool, grace: Instant) -> Vec<Box<V>> {
-        self.announce_drain();
+        self.announce_drain(grace);
         self.take_all(|descriptor, parked| {
             if parked.watch.idle && has_grace(&parked.visit) {
                 parked.watch.deadline = parked.watch.deadline.min(grace);
@@ -229,7 +236,7 @@ impl<V> Lot<V> {
 
     /// Whether a drain has begun.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.grace.get().is_some()
     }
 
     /// Ends all waiting: every parked visit is given back, none will be parked again, and every worker gets `None`
