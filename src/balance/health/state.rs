@@ -232,7 +232,8 @@ impl State {
     fn forgive(&mut self, now: u64, evidence: &str) -> Option<Flip> {
         self.forget();
         let ejection = self.ejection.take()?;
-        self.ramp = Some(now);
+        // Who was only slow has lost nothing that it would have to warm up again.
+        self.ramp = (ejection.why != Why::Stalled).then_some(now);
         Some(Flip::Readmitted { after: span(ejection.since, now), evidence: evidence.to_owned() })
     }
 

@@ -293,7 +293,7 @@ fn any_answer_ends_a_stall_at_once() {
     assert!(scene.at(500).stall(8).is_some());
     let flip = scene.at(600).answer().unwrap();
     assert_eq!(flip.to_string(), "readmitted after 100ms: it answers again");
-    assert_eq!((scene.standing(), scene.stall(8)), (Standing::In { share: 0.1 }, None));
+    assert_eq!((scene.standing(), scene.stall(8)), (Standing::In { share: 1.0 }, None));
 }
 
 #[test]
