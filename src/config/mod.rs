@@ -144,7 +144,7 @@ pub struct Timeouts {
     pub linger: Duration,
     /// A place at a backend, from the end of the queue. Default 5 s; 503 `queue-timeout`.
     pub queue: Duration,
-    /// From the signal until accepting ends: readiness fails already. Default 0 s.
+    /// From the signal until accepting ends, for whoever still sends clients here. Default 0 s.
     pub drain_delay: Duration,
     /// A drain, from the end of accepting. Default 30 s; the rest is cut, `shutdown`, exit code 3.
     pub drain: Duration,
