@@ -20,7 +20,7 @@ pub struct Outcome<'a> {
     pub ended: SystemTime,
     /// Who asked.
     pub client: SocketAddr,
-    /// The method and target as they were asked for; empty when the head was never understood.
+    /// The method and target as they were asked for; empty when the request line was not understood.
     pub method: &'a [u8],
     /// See `method`.
     pub target: &'a [u8],
@@ -28,19 +28,22 @@ pub struct Outcome<'a> {
     pub id: &'a [u8],
     /// The status that went out, or 499.
     pub status: u16,
-    /// Bytes of the response body that went out.
-    pub bytes: u64,
+    /// Bytes of the request's body that came from the client, without their framing; in a tunnel, all that came.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body that went out, without their framing, whoever the answer was from; in a tunnel, all
+    /// that went out.
+    pub bytes_out: u64,
     /// In the queue for a place at a backend; `None` if it did not wait.
     pub queued: Option<Duration>,
-    /// From the choice of a backend to the connection; `None` for a spare.
+    /// From the choice of a backend to the connection; `None` for a spare, and where nobody was reached.
     pub connect: Option<Duration>,
-    /// From the request's last byte to the response's first.
-    pub wait: Option<Duration>,
-    /// From the request's first byte to the response's last.
+    /// From the request's last byte to the answer's head; `None` if no backend has answered.
+    pub first_byte: Option<Duration>,
+    /// From the request's first byte to the answer's last.
     pub total: Duration,
-    /// Who answered, or was asked last.
+    /// Who answered, or was asked last; `None` if nobody was asked.
     pub backend: Option<&'a str>,
-    /// How many backends were asked.
+    /// How many backends were asked; 0 for a request that was refused.
     pub tries: u32,
     /// Why it did not go as the client hoped.
     pub reason: Option<Reason>,
@@ -170,9 +173,9 @@ pub fn write_line(outcome: &Outcome<'_>, clock: &mut Clock, out: &mut Vec<u8>) {
         out.push(b' ');
         escape(outcome.target, out);
     }
-    write_to(out, format_args!("\" {} {}B ", outcome.status, outcome.bytes));
+    write_to(out, format_args!("\" {} {}B ", outcome.status, outcome.bytes_out));
     milliseconds(outcome.total, out);
-    let parts = [("queue", outcome.queued), ("connect", outcome.connect), ("wait", outcome.wait)];
+    let parts = [("queue", outcome.queued), ("connect", outcome.connect), ("wait", outcome.first_byte)];
     let known = parts.into_iter().filter_map(|(name, duration)| Some((name, duration?)));
     for (nth, (name, duration)) in known.clone().enumerate() {
         write_to(out, format_args!("{}{name} ", if nth == 0 { " (" } else { " " }));
@@ -184,6 +187,9 @@ pub fn write_line(outcome: &Outcome<'_>, clock: &mut Clock, out: &mut Vec<u8>) {
     write_to(out, format_args!(" {}", outcome.backend.unwrap_or("-")));
     if outcome.tries > 1 {
         write_to(out, format_args!(" tries={}", outcome.tries));
+    }
+    if outcome.bytes_in > 0 {
+        write_to(out, format_args!(" in={}B", outcome.bytes_in));
     }
     if !outcome.id.is_empty() {
         out.extend_from_slice(b" id=");

@@ -14,7 +14,8 @@ pub(super) enum Body {
     Omitted,
 }
 
-/// Writes the answer to a fault into `out`: a line that names the reason word and the request's id.
+/// Writes the answer to a fault into `out`: a line that names the reason word and the request's id. Returns how many
+/// bytes of a body are among it.
 pub(super) fn to_fault(
     fault: &Fault,
     id: &[u8],
@@ -22,7 +23,7 @@ pub(super) fn to_fault(
     body: Body,
     desk: &mut Desk,
     out: &mut Vec<u8>,
-) {
+) -> u64 {
     let status = fault.reason.status();
     let mut line = format!("{status} {}", fault.reason.word());
     if let Some(detail) = fault.detail {
@@ -37,18 +38,23 @@ pub(super) fn to_fault(
     line.push('\n');
     // A second: the queue of a backend that is restarting is over by then, and the client is not kept waiting long.
     let retry = if status == 503 { "Retry-After: 1\r\n" } else { "" };
-    write(status, retry, &line, persistence, body, desk, out);
+    write(status, retry, &line, persistence, body, desk, out)
 }
 
-/// Writes the answer to a request that may not be forwarded any further (RFC 9110 section 7.6.2).
-pub(super) fn to_last_hop(is_options: bool, persistence: Persistence, desk: &mut Desk, out: &mut Vec<u8>) -> u16 {
+/// Writes the answer to a request that may not be forwarded any further (RFC 9110 section 7.6.2). Returns its status and
+/// how many bytes of a body are among it.
+pub(super) fn to_last_hop(
+    is_options: bool,
+    id: &[u8],
+    persistence: Persistence,
+    desk: &mut Desk,
+    out: &mut Vec<u8>,
+) -> (u16, u64) {
     if is_options {
-        write(200, "", "", persistence, Body::Sent, desk, out);
-        200
+        (200, write(200, "", "", persistence, Body::Sent, desk, out))
     } else {
         let fault = Fault { reason: Reason::NotImplemented, detail: Some("TRACE ends here and is not answered") };
-        to_fault(&fault, b"", persistence, Body::Sent, desk, out);
-        501
+        (501, to_fault(&fault, id, persistence, Body::Sent, desk, out))
     }
 }
 
@@ -60,7 +66,7 @@ fn write(
     with_body: Body,
     desk: &mut Desk,
     out: &mut Vec<u8>,
-) {
+) -> u64 {
     let content_type = if body.is_empty() { "" } else { "Content-Type: text/plain; charset=utf-8\r\n" };
     let close = str::from_utf8(close_fields(persistence, false)).unwrap_or_default();
     let sent_body = if with_body == Body::Sent { body } else { "" };
@@ -72,4 +78,5 @@ fn write(
         body.len(),
     )
     .expect("writing to a Vec can't fail");
+    sent_body.len() as u64
 }

@@ -52,6 +52,11 @@ impl Gather {
         &self.so_far
     }
 
+    /// What is known of its lines.
+    pub(super) fn scan(&self) -> &HeadScan {
+        &self.scan
+    }
+
     /// Reads on, into a buffer that is larger than any head may be. `check` judges what is there while the head is
     /// incomplete: it may be too large already.
     pub(super) fn read(

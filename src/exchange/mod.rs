@@ -32,19 +32,20 @@ mod upload;
 
 pub use desk::{Budget, Counts, Desk, Shared};
 
-use crate::access_log::Outcome;
 use crate::error::{Fault, Reason};
 use crate::http::{
-    BodyFraming, Claims, FieldTable, MaxForwards, Persistence, Request, Sender, Version, client_may_stay, refuse_early,
+    BodyFraming, Claims, FieldTable, HeadScan, MaxForwards, Persistence, Request, Sender, Version, client_may_stay,
+    refuse_early, understood_line,
 };
 use crate::net::{Connection, Wants, Watch};
 use answer::Body;
 use gather::{Gather, Gathered, Missing};
 use linger::Linger;
+use record::{Carried, Named, Record};
 use relay::{After, Exchange, Said};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use stop::{Stop, Wait};
 use tunnel::Tunnel;
 
@@ -78,6 +79,8 @@ const REST: Duration = Duration::from_secs(1);
 
 struct BegunHead {
     gather: Gather,
+    /// When its first byte came.
+    began: Instant,
     /// A byte a second does not renew it.
     deadline: Instant,
 }
@@ -165,7 +168,7 @@ impl Client {
         let mut begun = match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Head(begun) => *begun,
             Phase::Idle | Phase::Serving(_) | Phase::Tunnelling(_) | Phase::Lingering(_) => {
-                BegunHead { gather: Gather::of_request(), deadline }
+                BegunHead { gather: Gather::of_request(), began: desk.now, deadline }
             }
         };
         let check = |so_far: &[u8], scan: &_| refuse_early(so_far, scan, limits);
@@ -174,7 +177,7 @@ impl Client {
         let outcome = match gathered {
             Ok(gathered) => {
                 desk.budget = desk.budget.saturating_sub(gathered.end);
-                self.open_exchange(&inbound, &gathered, desk);
+                self.open_exchange(&inbound, &gathered, begun.began, desk);
                 Ok(true)
             }
             Err(Missing::NotYet) => {
@@ -185,7 +188,7 @@ impl Client {
             }
             Err(Missing::Ended) => Ok(false),
             Err(Missing::Flawed(flaw)) => {
-                self.refuse(Fault::of_request(flaw), begun.gather.so_far(), desk);
+                self.refuse(Fault::of_request(flaw), begun.gather.so_far(), begun.gather.scan(), begun.began, desk);
                 Ok(true)
             }
         };
@@ -194,35 +197,34 @@ impl Client {
     }
 
     /// Reads a complete head. What lies behind it stays with the connection.
-    fn open_exchange(&mut self, inbound: &[u8], gathered: &Gathered, desk: &mut Desk) {
+    fn open_exchange(&mut self, inbound: &[u8], gathered: &Gathered, began: Instant, desk: &mut Desk) {
         let (head, behind) = inbound[..gathered.end].split_at(gathered.head_end);
         let mut table = FieldTable::default();
         let request = match Request::read(head, &gathered.scan, &mut table, desk.live.config.request_limits) {
             Ok(request) => request,
-            Err(flaw) => return self.refuse(Fault::of_request(flaw), head, desk),
+            Err(flaw) => return self.refuse(Fault::of_request(flaw), head, &gathered.scan, began, desk),
         };
         self.connection.put_back(behind);
+        let fresh_id = if request.id.is_none() { desk.fresh_id() } else { [b'0'; 16] };
+        let fresh_id = str::from_utf8(&fresh_id).unwrap_or_default();
+        let id = request.id.unwrap_or(fresh_id).as_bytes();
+        let record = Record::new(self.address, began);
         if request.max_forwards == Some(MaxForwards::AnswerHere) {
-            return self.answer_here(&request, desk);
+            return self.answer_here(&request, id, record, desk);
         }
         let load = &desk.live.config.load;
         if let BodyFraming::Length(length) = request.framing
             && load.max_body.is_some_and(|most| length > most)
         {
-            return self.turn_away(&request, Reason::BodyTooLarge, desk);
+            return self.turn_away(&request, id, record, Reason::BodyTooLarge, desk);
         }
         if load.max_exchanges.is_some_and(|most| desk.in_flight() >= most) {
-            return self.turn_away(&request, Reason::Overloaded, desk);
+            return self.turn_away(&request, id, record, Reason::Overloaded, desk);
         }
-        let fresh_id = if request.id.is_none() { desk.fresh_id() } else { [b'0'; 16] };
-        let sender = Sender {
-            address: self.address.ip(),
-            claims: self.claims(desk),
-            fresh_id: str::from_utf8(&fresh_id).unwrap_or_default(),
-            via: desk.live.config.via,
-        };
+        let sender =
+            Sender { address: self.address.ip(), claims: self.claims(desk), fresh_id, via: desk.live.config.via };
         desk.count_begun();
-        self.phase = Phase::Serving(Box::new(Exchange::new(&request, &sender, self.address, desk)));
+        self.phase = Phase::Serving(Box::new(Exchange::new(&request, &sender, record, desk)));
     }
 
     fn claims(&self, desk: &Desk) -> Claims {
@@ -234,15 +236,15 @@ impl Client {
     }
 
     /// A request that is in order, and yet not let in.
-    fn turn_away(&mut self, request: &Request<'_, '_>, reason: Reason, desk: &mut Desk) {
+    fn turn_away(&mut self, request: &Request<'_, '_>, id: &[u8], record: Record, reason: Reason, desk: &mut Desk) {
         let stays = self.stays_after(request, desk);
         let body = if request.method == "HEAD" { Body::Omitted } else { Body::Sent };
-        let id = desk.fresh_id();
         let mut out = Vec::new();
-        answer::to_fault(&reason.into(), &id, persistence(stays, request.version), body, desk, &mut out);
+        let persistence = persistence(stays, request.version);
+        let bytes_out = answer::to_fault(&reason.into(), id, persistence, body, desk, &mut out);
         desk.count_begun();
-        let (method, target) = (request.method.as_bytes(), request.path().as_bytes());
-        self.count_refused(reason.status(), method, target, &id, Some(reason), desk);
+        let named = Named::of_request(request, id);
+        record.count_out(named, Carried { bytes_out, ..Carried::default() }, Some(reason), desk);
         self.say(out, stays, desk);
     }
 
@@ -253,63 +255,41 @@ impl Client {
     }
 
     /// OPTIONS and TRACE that may not go further.
-    fn answer_here(&mut self, request: &Request<'_, '_>, desk: &mut Desk) {
+    fn answer_here(&mut self, request: &Request<'_, '_>, id: &[u8], mut record: Record, desk: &mut Desk) {
         let stays = self.stays_after(request, desk);
         let persistence = persistence(stays, request.version);
         let mut out = Vec::new();
-        let status = answer::to_last_hop(request.method == "OPTIONS", persistence, desk, &mut out);
+        let (status, bytes_out) = answer::to_last_hop(request.method == "OPTIONS", id, persistence, desk, &mut out);
         desk.count_begun();
+        record.status = status;
         let reason = (status != 200).then_some(Reason::NotImplemented);
-        self.count_refused(status, request.method.as_bytes(), request.path().as_bytes(), b"", reason, desk);
+        let named = Named::of_request(request, id);
+        record.count_out(named, Carried { bytes_out, ..Carried::default() }, reason, desk);
         self.say(out, stays, desk);
     }
 
     /// A request that could not be read: nothing behind it can be trusted to be one.
-    fn refuse(&mut self, fault: Fault, head: &[u8], desk: &mut Desk) {
+    fn refuse(&mut self, fault: Fault, head: &[u8], scan: &HeadScan, began: Instant, desk: &mut Desk) {
         let line = head.strip_prefix(b"\r\n").unwrap_or(head);
         let body = if line.starts_with(b"HEAD ") { Body::Omitted } else { Body::Sent };
         let id = desk.fresh_id();
         let mut out = Vec::new();
-        answer::to_fault(&fault, &id, Persistence::Closes, body, desk, &mut out);
+        let bytes_out = answer::to_fault(&fault, &id, Persistence::Closes, body, desk, &mut out);
         desk.count_begun();
-        self.count_refused(fault.reason.status(), b"", b"", &id, Some(fault.reason), desk);
+        let (method, target) = understood_line(head, scan, desk.live.config.request_limits).unwrap_or_default();
+        let named = Named { method: method.as_bytes(), target: target.as_bytes(), id: &id };
+        let carried = Carried { bytes_out, ..Carried::default() };
+        Record::new(self.address, began).count_out(named, carried, Some(fault.reason), desk);
         self.say(out, false, desk);
-    }
-
-    fn count_refused(
-        &self,
-        status: u16,
-        method: &[u8],
-        target: &[u8],
-        id: &[u8],
-        reason: Option<Reason>,
-        desk: &mut Desk,
-    ) {
-        desk.count_ended(&Outcome {
-            ended: SystemTime::now(),
-            client: self.address,
-            method,
-            target,
-            id,
-            status,
-            bytes: 0,
-            queued: None,
-            connect: None,
-            wait: None,
-            total: Duration::ZERO,
-            backend: None,
-            tries: 0,
-            reason,
-        });
     }
 
     /// Ends what is under way: with an answer of our own if none has begun, else so that the client can tell.
     pub fn fail(&mut self, fault: Fault, desk: &mut Desk) {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Head(begun) => self.refuse(fault, begun.gather.so_far(), desk),
+            Phase::Head(begun) => self.refuse(fault, begun.gather.so_far(), begun.gather.scan(), begun.began, desk),
             Phase::Serving(mut exchange) => {
-                exchange.count_out(Some(fault.reason), desk);
                 if exchange.said() == Said::Head || fault.reason == Reason::ClientGone {
+                    exchange.count_out(Some(fault.reason), 0, desk);
                     // What a client has not taken in all that time, the kernel need not keep for it either.
                     if exchange.must_reset()
                         || matches!(fault.reason, Reason::ClientBodyTimeout | Reason::ClientTooSlow)
@@ -321,7 +301,9 @@ impl Client {
                 let stays = exchange.may_stay() && !desk.shared.lot.is_draining();
                 let body = if exchange.is_head() { Body::Omitted } else { Body::Sent };
                 let mut out = exchange.take_leftover();
-                answer::to_fault(&fault, exchange.id(), persistence(stays, exchange.version()), body, desk, &mut out);
+                let persistence = persistence(stays, exchange.version());
+                let length = answer::to_fault(&fault, exchange.id(), persistence, body, desk, &mut out);
+                exchange.count_out(Some(fault.reason), length, desk);
                 self.say(out, stays, desk);
             }
             Phase::Tunnelling(mut tunnel) => {

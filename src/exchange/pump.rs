@@ -135,9 +135,9 @@ impl Pump {
         self.carried
     }
 
-    /// How many bytes the sink has yet to take.
-    pub(super) fn left_over(&self) -> u64 {
-        (self.leftover.len() - self.taken) as u64
+    /// Those of them that the sink has taken; where framing is left over with the rest, a few less.
+    pub(super) fn delivered(&self) -> u64 {
+        self.carried.saturating_sub((self.leftover.len() - self.taken) as u64)
     }
 
     /// The first `length` bytes of the body have gone another way.

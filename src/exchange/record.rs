@@ -3,10 +3,40 @@
 use super::desk::Desk;
 use crate::access_log::Outcome;
 use crate::error::Reason;
-use crate::http::ForwardedRequest;
+use crate::http::{ForwardedRequest, Request};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+
+/// What was asked for, as far as it was understood.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Named<'a> {
+    pub(super) method: &'a [u8],
+    pub(super) target: &'a [u8],
+    pub(super) id: &'a [u8],
+}
+
+impl<'a> Named<'a> {
+    /// A request that goes no further than here.
+    pub(super) fn of_request(request: &Request<'_, 'a>, id: &'a [u8]) -> Named<'a> {
+        Named { method: request.method.as_bytes(), target: request.path().as_bytes(), id }
+    }
+}
+
+impl<'a> From<&'a ForwardedRequest> for Named<'a> {
+    fn from(head: &'a ForwardedRequest) -> Named<'a> {
+        Named { method: head.method(), target: head.target(), id: head.id() }
+    }
+}
+
+/// How much of a body has come in and gone out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Carried {
+    /// From the client.
+    pub(super) bytes_in: u64,
+    /// To the client.
+    pub(super) bytes_out: u64,
+}
 
 /// Notes for the books, made as things happen.
 #[derive(Clone)]
@@ -24,25 +54,26 @@ pub(super) struct Record {
     /// How long the last connection took to come about.
     pub(super) connect: Option<Duration>,
     /// From the request's last byte to the first head of an answer.
-    pub(super) wait: Option<Duration>,
+    pub(super) first_byte: Option<Duration>,
 }
 
 impl Record {
-    pub(super) fn new(client: SocketAddr, desk: &Desk) -> Record {
+    /// Nothing has been done yet for a request whose first byte came then.
+    pub(super) fn new(client: SocketAddr, began: Instant) -> Record {
         Record {
             client,
-            began: desk.now,
+            began,
             status: 0,
             backend: None,
             tries: 0,
             queued: Duration::ZERO,
             connect: None,
-            wait: None,
+            first_byte: None,
         }
     }
 
     /// Counts the exchange out of the books, with a line in the log.
-    pub(super) fn count_out(&self, head: &ForwardedRequest, bytes: u64, reason: Option<Reason>, desk: &mut Desk) {
+    pub(super) fn count_out(&self, named: Named<'_>, carried: Carried, reason: Option<Reason>, desk: &mut Desk) {
         // Once a head has gone out, its status is what the client got, whatever came after.
         let status = match (self.status, reason) {
             (0, Some(reason)) => reason.status(),
@@ -51,14 +82,15 @@ impl Record {
         desk.count_ended(&Outcome {
             ended: SystemTime::now(),
             client: self.client,
-            method: head.method(),
-            target: head.target(),
-            id: head.id(),
+            method: named.method,
+            target: named.target,
+            id: named.id,
             status,
-            bytes,
+            bytes_in: carried.bytes_in,
+            bytes_out: carried.bytes_out,
             queued: Some(self.queued).filter(|queued| !queued.is_zero()),
             connect: self.connect,
-            wait: self.wait,
+            first_byte: self.first_byte,
             total: self.began.elapsed(),
             backend: self.backend.as_deref(),
             tries: self.tries,

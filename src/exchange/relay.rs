@@ -9,7 +9,7 @@ use super::gather::{Gather, Gathered, Missing};
 use super::leg::{Asked, Leg, spare_life};
 use super::pace::Pace;
 use super::pump::{Encoding, Halt, Pump};
-use super::record::Record;
+use super::record::{Carried, Named, Record};
 use super::stop::{Stop, Wait};
 use super::tunnel::{Direction, Tunnel};
 use super::upload::{Sending, Upload};
@@ -22,7 +22,7 @@ use crate::http::{
 };
 use crate::live::Snapshot;
 use crate::net::{Connection, Glance, Wants};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -103,7 +103,7 @@ const REPEATS: u32 = 2;
 
 impl Exchange {
     /// An exchange for this request. Nothing has happened yet.
-    pub(super) fn new(request: &Request<'_, '_>, sender: &Sender<'_>, client: SocketAddr, desk: &Desk) -> Exchange {
+    pub(super) fn new(request: &Request<'_, '_>, sender: &Sender<'_>, record: Record, desk: &Desk) -> Exchange {
         Exchange {
             traits: Traits {
                 version: request.version,
@@ -132,7 +132,7 @@ impl Exchange {
             client_end_is_fine: false,
             progress: desk.now,
             pace: Pace::default(),
-            record: Record::new(client, desk),
+            record,
             snapshot: desk.live.share(),
         }
     }
@@ -256,7 +256,7 @@ impl Exchange {
             return Err(fault.into()); // the client broke its request off: what the backend had said before is through
         }
         if wait.client.is_for_bytes() {
-            let bytes = self.upload.carried() + self.download.carried().saturating_sub(self.download.left_over());
+            let bytes = self.upload.carried() + self.download.delivered();
             if self.pace.is_too_slow(bytes, self.snapshot.config.load.lowest_rate) {
                 return Err(Reason::ClientTooSlow.into());
             }
@@ -345,7 +345,7 @@ impl Exchange {
         let trial = leg.asked.trial.take();
         self.snapshot.rotation.answered(&mut leg.asked.place, trial, desk.now);
         desk.budget = desk.budget.saturating_sub(end);
-        self.record.wait.get_or_insert(desk.now.saturating_duration_since(self.upload.done()));
+        self.record.first_byte.get_or_insert(desk.now.saturating_duration_since(self.upload.done()));
 
         let mut out = std::mem::take(&mut desk.out);
         let mut inbound = std::mem::take(&mut desk.inbound);
@@ -475,6 +475,7 @@ impl Exchange {
             leg,
             head: self.upload.take_head(),
             record: self.record.clone(),
+            bytes_in: self.upload.carried(),
             snapshot: Arc::clone(&self.snapshot),
             up: Direction::new(Pump::tunnel()),
             down: Direction::new(down),
@@ -494,7 +495,7 @@ impl Exchange {
     /// The client has everything.
     fn finish(&mut self, desk: &mut Desk) -> After {
         self.release_backend(desk);
-        self.count_out(None, desk);
+        self.count_out(None, 0, desk);
         match self.verdict.persistence {
             Persistence::Stays | Persistence::StaysByRequest => After::Stay,
             Persistence::Closes => After::Close,
@@ -609,9 +610,15 @@ impl Exchange {
         self.leg.as_ref().map(|leg| &leg.connection)
     }
 
-    /// Counts the exchange out of the books. `reason`: why it did not go as the client hoped.
-    pub(super) fn count_out(&mut self, reason: Option<Reason>, desk: &mut Desk) {
-        self.record.count_out(self.upload.head(), self.download.carried(), reason, desk);
+    /// Counts the exchange out of the books. `reason`: why it did not go as the client hoped; `own_answer`: how many
+    /// bytes of a body our own answer to that has.
+    pub(super) fn count_out(&mut self, reason: Option<Reason>, own_answer: u64, desk: &mut Desk) {
+        let bytes_out = match self.said {
+            Said::Head => self.download.delivered(),
+            Said::Nothing | Said::Interim => own_answer,
+        };
+        let carried = Carried { bytes_in: self.upload.carried(), bytes_out };
+        self.record.count_out(Named::from(self.upload.head()), carried, reason, desk);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::desk::Desk;
 use super::leg::Leg;
 use super::pump::{Halt, Pump};
-use super::record::Record;
+use super::record::{Carried, Named, Record};
 use super::stop::{Stop, Wait};
 use crate::error::Reason;
 use crate::http::ForwardedRequest;
@@ -17,6 +17,8 @@ pub(super) struct Tunnel {
     pub(super) leg: Leg,
     pub(super) head: ForwardedRequest,
     pub(super) record: Record,
+    /// Bytes of the request that it began with.
+    pub(super) bytes_in: u64,
     /// What held when it began.
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) up: Direction,
@@ -89,7 +91,9 @@ impl Tunnel {
 
     /// Counts the exchange out of the books.
     pub(super) fn count_out(&mut self, reason: Option<Reason>, desk: &mut Desk) {
-        self.record.count_out(&self.head, self.down.pump.carried(), reason, desk);
+        let bytes_in = self.bytes_in + self.up.pump.carried();
+        let carried = Carried { bytes_in, bytes_out: self.down.pump.delivered() };
+        self.record.count_out(Named::from(&self.head), carried, reason, desk);
     }
 
     /// Until when a byte must move.

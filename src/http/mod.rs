@@ -42,7 +42,7 @@ pub use forward::{
 pub use framing::BodyFraming;
 pub use head::{Field, FieldTable, Version};
 pub use pick::{cookie_value, query_value};
-pub use request::{Limits, MaxForwards, Request, refuse_early};
+pub use request::{Limits, MaxForwards, Request, refuse_early, understood_line};
 pub use response::Response;
 pub use reuse::{backend_may_be_reused, client_may_stay};
 pub use scan::HeadScan;
