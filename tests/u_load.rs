@@ -223,6 +223,35 @@ fn a_backend_whose_checks_fail_gets_nothing_and_is_believed() {
 }
 
 #[test]
+fn a_backend_that_comes_back_begins_with_a_tenth_of_its_turns() {
+    let status = std::sync::Arc::new(AtomicUsize::new(500));
+    let back = {
+        let status = std::sync::Arc::clone(&status);
+        Backend::start(move |connection| {
+            while let Some(request) = connection.read_request() {
+                let status = if request.target == "/healthz" { status.load(Ordering::SeqCst) } else { 200 };
+                connection.send(format!("HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\nok").as_bytes());
+            }
+        })
+    };
+    let other = good();
+    let flags = ["--health-path", "/healthz", "--health-interval", "20ms", "--health-fall", "1", "--slow-start", "1h"];
+    let balancer = balancer(&[&back.url(), &other.url()], &flags);
+    let asked = || back.requests().iter().filter(|request| request.target == "/").count();
+    let gains = |requests: usize| {
+        let before = asked();
+        (0..requests).for_each(|_| assert_eq!(ask(&balancer, GET).status, 200));
+        asked() - before
+    };
+    eventually(|| gains(4) == 0, "it is out");
+    status.store(200, Ordering::SeqCst);
+    eventually(|| gains(4) > 0, "it is back");
+    // A hundred turns are its own; what it gives away does not come back to it.
+    let gained = gains(200);
+    assert!((5..=15).contains(&gained), "{gained} of 200");
+}
+
+#[test]
 fn a_client_comes_back_to_its_backend_by_its_cookie_and_to_another_if_that_is_out() {
     let named =
         |name: &str| Backend::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()));

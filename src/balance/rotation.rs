@@ -248,7 +248,14 @@ impl Rotation {
             })
         };
         let preferred = match self.policy {
-            Policy::RoundRobin => free().nth(number.checked_rem(free().count())?),
+            Policy::RoundRobin => {
+                // Who comes back slowly gives a part of its turns away, and must not get them back here.
+                let full = || free().filter(|&nth| !self.is_ramping(nth, now));
+                match number.checked_rem(full().count()) {
+                    Some(turn) => full().nth(turn),
+                    None => free().nth(number.checked_rem(free().count())?),
+                }
+            }
             Policy::LeastInFlight => least_in_flight(candidates(), number as u64),
             Policy::TwoChoices => two_choices(candidates(), number as u64),
             Policy::PeakEwma => peak_ewma(candidates(), number as u64),
@@ -270,6 +277,10 @@ impl Rotation {
             Standing::In { share } => share * f64::from(member.weight),
             Standing::TrialDue | Standing::Ejected(..) | Standing::Down => f64::from(member.weight),
         }
+    }
+
+    fn is_ramping(&self, nth: usize, now: Instant) -> bool {
+        matches!(self.standing(&self.members[nth], now), Standing::In { share } if share < 1.0)
     }
 
     fn enter(&self, nth: usize, now: Instant) -> Option<Pick> {
