@@ -118,10 +118,7 @@ fn reload(balancer: &Balancer, current: &mut Config) {
 
 /// Listens everywhere before anything is said or answered.
 fn start_demo(mut config: Config) -> Result<Balancer, StartError> {
-    let mut backends = Vec::new();
-    for port in demo::PORTS {
-        backends.push(DemoBackend::bind(port).map_err(|(address, error)| StartError::Listen(address, error))?);
-    }
+    let backends = DemoBackend::bind(&demo::PORTS).map_err(|(address, error)| StartError::Listen(address, error))?;
     config.backends =
         backends.iter().filter_map(|backend| backend.url().parse().ok().map(BackendSettings::at)).collect();
     let balancer = Balancer::start(config)?;
