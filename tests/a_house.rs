@@ -302,11 +302,12 @@ struct Source {
 }
 
 impl Source {
-    /// The room that the file belongs to; `None` for those that stand above all rooms, and for tests.
+    /// The room that the file belongs to; `None` for those that stand above all rooms, for the programs beside the
+    /// balancer, and for tests.
     fn room(&self) -> Option<String> {
         let inside = self.path.strip_prefix("src/")?;
         let room = inside.split('/').next()?.trim_end_matches(".rs");
-        (!["lib", "main"].contains(&room) && !self.is_test()).then(|| room.to_owned())
+        (!["lib", "main", "bin"].contains(&room) && !self.is_test()).then(|| room.to_owned())
     }
 
     /// `src/net.rs` or `src/net/mod.rs`, and not a file within.

@@ -119,6 +119,11 @@ impl Client {
         self.try_head(method).unwrap_or_else(|end| panic!("{end:?} instead of a response head: {}", self.story()))
     }
 
+    /// Reads the head of a final response, or learns why there is none.
+    pub(crate) fn try_response_head(&mut self, method: &str) -> Result<Head, End> {
+        self.try_head(method)
+    }
+
     /// Reads one interim (1xx) response.
     pub(crate) fn read_interim(&mut self) -> Response {
         let read = self.wire.head().and_then(|head| response(head, "GET"));
