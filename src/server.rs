@@ -1,9 +1,9 @@
 //! Start everything; drain; stop.
 
 use crate::access_log::AccessLog;
-use crate::config::{AccessLogFormat, Config};
+use crate::config::{AccessLogFormat, Config, ListenerSettings};
 use crate::error::Reason;
-use crate::exchange::{Client, Counts, Desk, Shared};
+use crate::exchange::{Client, Counts, Desk, Door, Shared};
 use crate::health::{Checker, Target};
 use crate::live::Live;
 use crate::names::Names;
@@ -38,7 +38,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 /// ```
 pub struct Balancer {
     shared: Arc<Shared>,
-    listeners: Handle<()>,
+    listeners: Handle<Arc<ListenerSettings>>,
     acceptor: Option<JoinHandle<()>>,
     checker: Option<Checker>,
     names: Option<Names>,
@@ -131,6 +131,7 @@ impl Balancer {
             lot: Lot::new(descriptors).map_err(system("the lot"))?,
             access_log,
             connections: Headcount::default(),
+            door: Door::default(),
             counts: (0..config.workers).map(|_| Counts::default()).collect(),
             collected: AtomicUsize::new(0),
             live: Live::new(config),
@@ -170,7 +171,7 @@ impl Balancer {
     }
 
     /// The listening sockets, to be handed over.
-    pub fn listeners(&self) -> Handle<()> {
+    pub fn listeners(&self) -> Handle<Arc<ListenerSettings>> {
         self.listeners.clone()
     }
 
@@ -268,9 +269,9 @@ impl Drop for Balancer {
     }
 }
 
-/// Where to listen.
-fn wanted(config: &Config) -> impl Iterator<Item = (SocketAddr, ())> {
-    config.listeners.iter().map(|listener| (listener.address, ()))
+/// Where to listen, and what holds there.
+fn wanted(config: &Config) -> impl Iterator<Item = (SocketAddr, Arc<ListenerSettings>)> {
+    config.listeners.iter().map(|listener| (listener.address, Arc::new(listener.clone())))
 }
 
 /// Who is to be looked after.
@@ -289,13 +290,14 @@ fn targets(live: &Live) -> Vec<Target> {
         .collect()
 }
 
-fn accept(shared: &Arc<Shared>, listeners: Listeners<()>, most: usize) {
+fn accept(shared: &Arc<Shared>, listeners: Listeners<Arc<ListenerSettings>>, most: usize) {
     let is_full = || shared.connections.count() >= most;
     let make_room = || shared.make_room();
-    listeners.accept(is_full, make_room, |socket, peer, ()| {
+    listeners.accept(is_full, make_room, |socket, peer, listener| {
         let now = Instant::now();
         let deadline = now + shared.live.current().config.timeouts.first_byte;
-        shared.lot.admit(socket, deadline, |connection| Box::new(Client::new(connection, peer, now, shared)))
+        let arrival = Door::arrival(peer, &listener);
+        shared.lot.admit(socket, deadline, |connection| Box::new(Client::new(connection, peer, arrival, now, shared)))
     });
 }
 

@@ -74,6 +74,7 @@ handover = "/run/threadbare.sock"
 
 [[listener]]
 address = "127.0.0.1:8081"
+proxy_protocol_from = ["10.0.0.0/8", "2001:db8::1"]
 
 [[listener]]
 address = "[::1]:8082"
@@ -162,6 +163,8 @@ fn every_key_of_the_file_is_taken() {
     assert_eq!(config.handover.as_deref(), Some(Path::new("/run/threadbare.sock")));
     let addresses: Vec<String> = config.listeners.iter().map(|listener| listener.address.to_string()).collect();
     assert_eq!(addresses, ["127.0.0.1:8081", "[::1]:8082"]);
+    let proxies = config.listeners.iter().map(|listener| listener.proxy_protocol_from.len());
+    assert_eq!(proxies.collect::<Vec<_>>(), [2, 0]);
 
     let [first, second] = &config.backends[..] else { panic!("{:?}", config.backends) };
     assert_eq!((first.origin.to_string(), &*first.name), ("http://127.0.0.1:3000/prefix".to_owned(), "a"));
@@ -254,6 +257,8 @@ fn what_is_wrong_is_told_with_its_place() {
         ("max_connections = 0", "1:19", &["at least 1"]),
         ("handover = \"\"", "1:12", &["a file name"]),
         ("[[listener]]\naddress = \"localhost:80\"", "2:11", &["localhost:80", "IP:PORT"]),
+        ("[[listener]]\naddress = \"[::]:80\"\nproxy_protocol_from = true", "3:23", &["an array of strings"]),
+        ("[[listener]]\naddress = \"[::]:80\"\nproxy_protocol_from = [\"10.0.0.0/33\"]", "3:24", &["10.0.0.0/8"]),
         ("[[backend]]\nurl = \"https://a\"", "2:7", &["https", "http://host:port"]),
         ("[[backend]]\nurl = \"a\"\nname = \"a b\"", "3:8", &["visible ASCII"]),
         ("[[backend]]\nurl = \"a\"\nweight = 0", "3:10", &["1 to 256"]),

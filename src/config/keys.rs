@@ -293,6 +293,10 @@ pub(super) const OF_LISTENER: &[Key<ListenerSettings>] = &[
     key::<ListenerSettings>("listener.address", "", Shape::Text("ADDR:PORT"), "Where to listen",
         |l, t| put(&mut l.address, address(t)), |l| one(l.address))
         .unset("required"),
+    key::<ListenerSettings>("listener.proxy_protocol_from", "", Shape::Texts("NET"),
+        "Whose connections begin with a PROXY protocol header",
+        |l, t| add(&mut l.proxy_protocol_from, t.parse()), |l| all(&l.proxy_protocol_from))
+        .list(|l| l.proxy_protocol_from.clear()),
 ];
 
 /// Those of each `[[backend]]`.

@@ -90,11 +90,14 @@ struct Sources {
 pub struct ListenerSettings {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Peers whose connections begin with a PROXY protocol header (version 1 or 2), and are closed without one. Default
+    /// none; what others say first is a request.
+    pub proxy_protocol_from: Vec<Network>,
 }
 
 impl From<SocketAddr> for ListenerSettings {
     fn from(address: SocketAddr) -> ListenerSettings {
-        ListenerSettings { address }
+        ListenerSettings { address, proxy_protocol_from: Vec::new() }
     }
 }
 
@@ -285,6 +288,11 @@ impl Config {
     pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
         let differs = |key: &&Key<Config>| key.needs_restart && (key.show)(self) != (key.show)(new);
         keys::KEYS.iter().filter(differs).map(|key| key.path).collect()
+    }
+
+    /// Whether what this peer tells of its own clients is believed.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(peer))
     }
 
     /// Whether nothing was said of where to listen, or what would have been assumed anyway.

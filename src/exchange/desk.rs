@@ -1,6 +1,6 @@
 //! What a worker has at hand for every turn, and what all workers share.
 
-use super::Client;
+use super::{Client, Door};
 use crate::access_log::{self, AccessLog, Outcome};
 use crate::http::CHUNK_HEAD_ROOM;
 use crate::live::{Live, View};
@@ -22,6 +22,8 @@ pub struct Shared {
     pub access_log: Option<AccessLog>,
     /// Client connections open now.
     pub connections: Headcount,
+    /// Who comes in, and as whom.
+    pub door: Door,
     /// One set of counts for each worker, so that counting never makes two workers wait for each other.
     pub counts: Box<[Counts]>,
     /// Bytes of request bodies collected at the moment.

@@ -5,6 +5,7 @@
 //! is the order of things.
 //!
 //! - `stop`: how straight-line code says "not yet";
+//! - `door`: who a client is, where a proxy before us says so;
 //! - `gather`: a head, from as many reads as it takes;
 //! - `relay`: one request and its response;
 //! - `upload`: the request's way to the backend;
@@ -19,6 +20,7 @@
 
 mod answer;
 mod desk;
+mod door;
 mod gather;
 mod leg;
 mod linger;
@@ -31,6 +33,7 @@ mod tunnel;
 mod upload;
 
 pub use desk::{Budget, Counts, Desk, Shared};
+pub use door::{Arrival, Door};
 
 use crate::error::{Fault, Reason};
 use crate::http::{
@@ -39,6 +42,7 @@ use crate::http::{
 };
 use crate::net::{Connection, Wants, Watch};
 use answer::Body;
+use door::Unintroduced;
 use gather::{Gather, Gathered, Missing};
 use linger::Linger;
 use record::{Carried, Named, Record};
@@ -52,6 +56,7 @@ use tunnel::Tunnel;
 /// One client connection, from its first byte to its last.
 pub struct Client {
     connection: Connection,
+    /// Who it is; the peer, unless a proxy has said otherwise.
     address: SocketAddr,
     phase: Phase,
     /// Since when it has been idle.
@@ -62,6 +67,8 @@ pub struct Client {
 }
 
 enum Phase {
+    /// A proxy has yet to say whose connection it is. What it has said so far is held by the connection.
+    Introduction,
     /// Between two requests: no byte of the next one has come. Owns nothing.
     Idle,
     /// Some of a head has come.
@@ -95,9 +102,19 @@ pub enum Turn {
 
 impl Client {
     /// A client that has just connected.
-    pub fn new(connection: Connection, address: SocketAddr, now: Instant, shared: &Arc<Shared>) -> Client {
+    pub fn new(
+        connection: Connection,
+        peer: SocketAddr,
+        arrival: Arrival,
+        now: Instant,
+        shared: &Arc<Shared>,
+    ) -> Client {
         shared.connections.enter();
-        Client { connection, address, phase: Phase::Idle, since: now, is_known: false, shared: Arc::clone(shared) }
+        let phase = match arrival {
+            Arrival::Introduced => Phase::Introduction,
+            Arrival::Direct => Phase::Idle,
+        };
+        Client { connection, address: peer, phase, since: now, is_known: false, shared: Arc::clone(shared) }
     }
 
     /// Since when it has been idle, if it has been for long enough to be closed when a descriptor is needed. A client
@@ -123,6 +140,10 @@ impl Client {
                         return Turn::Park(self.watch(wait, deadline));
                     }
                     match self.phase {
+                        Phase::Introduction => {
+                            self.shared.door.regret(&self.connection, self.address, desk.now);
+                            return Turn::Close;
+                        }
                         // Nobody has asked for anything, or everything is said: silence is an answer.
                         Phase::Idle | Phase::Lingering(_) => return Turn::Close,
                         Phase::Head(_) | Phase::Serving(_) | Phase::Tunnelling(_) => self.fail(reason.into(), desk),
@@ -136,6 +157,11 @@ impl Client {
     fn advance(&mut self, desk: &mut Desk) -> Result<(), Stop> {
         loop {
             match &mut self.phase {
+                Phase::Introduction => {
+                    if !self.be_introduced(desk)? {
+                        return Ok(());
+                    }
+                }
                 Phase::Idle | Phase::Head(_) => {
                     if !self.begin(desk)? {
                         return Ok(());
@@ -156,6 +182,20 @@ impl Client {
         }
     }
 
+    /// Reads what a proxy says of the client, before the client's own first byte. `false`: the connection is to be
+    /// closed, without a word: nobody knows who would read it.
+    fn be_introduced(&mut self, desk: &mut Desk) -> Result<bool, Stop> {
+        match self.shared.door.introduction(&mut self.connection, self.address, desk) {
+            Ok(source) => {
+                self.address = source.unwrap_or(self.address);
+                self.phase = Phase::Idle;
+                Ok(true)
+            }
+            Err(Unintroduced::NotYet) => Err(Stop::NotYet(Wait::client(Wants::READABLE))),
+            Err(Unintroduced::Ended | Unintroduced::Flawed) => Ok(false),
+        }
+    }
+
     /// Reads a request's head and begins its exchange. `false`: the client has left between two requests.
     fn begin(&mut self, desk: &mut Desk) -> Result<bool, Stop> {
         if desk.budget == 0 && !self.connection.holds_bytes() {
@@ -167,7 +207,7 @@ impl Client {
         let deadline = desk.now + desk.live.config.timeouts.head;
         let mut begun = match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Head(begun) => *begun,
-            Phase::Idle | Phase::Serving(_) | Phase::Tunnelling(_) | Phase::Lingering(_) => {
+            Phase::Introduction | Phase::Idle | Phase::Serving(_) | Phase::Tunnelling(_) | Phase::Lingering(_) => {
                 BegunHead { gather: Gather::of_request(), began: desk.now, deadline }
             }
         };
@@ -228,8 +268,10 @@ impl Client {
     }
 
     fn claims(&self, desk: &Desk) -> Claims {
-        let trusted = &desk.live.config.trusted_proxies;
-        match trusted.iter().any(|network| network.contains(self.address.ip())) {
+        // Where a PROXY header has named the client, that is who is asked after, not the proxy who sent the header: that
+        // one passes bytes on unread, so what the request claims was claimed by the client. To trust the proxy here
+        // would be to believe everybody behind it.
+        match desk.live.config.trusts(self.address.ip()) {
             true => Claims::Extended,
             false => Claims::Replaced,
         }
@@ -310,7 +352,7 @@ impl Client {
                 tunnel.count_out(Some(fault.reason), desk);
                 self.hang_up(desk);
             }
-            Phase::Idle | Phase::Lingering(_) => self.hang_up(desk),
+            Phase::Introduction | Phase::Idle | Phase::Lingering(_) => self.hang_up(desk),
         }
     }
 
@@ -339,7 +381,8 @@ impl Client {
     fn watch(&self, wait: Wait, deadline: Instant) -> Watch {
         let watch = Watch::client(&self.connection, wait.client, deadline);
         let backend = match &self.phase {
-            Phase::Idle => return watch.idle(),
+            // Half a header is no request either: a drain need not wait for the rest.
+            Phase::Introduction | Phase::Idle => return watch.idle(),
             Phase::Serving(exchange) => exchange.backend(),
             Phase::Tunnelling(tunnel) => Some(&tunnel.leg.connection),
             Phase::Head(_) | Phase::Lingering(_) => None,
@@ -355,7 +398,8 @@ impl Client {
         let timeouts = &desk.live.config.timeouts;
         match &self.phase {
             Phase::Idle if self.is_known => (self.since + timeouts.idle, Reason::ClientGone),
-            Phase::Idle => (self.since + timeouts.first_byte, Reason::ClientGone),
+            // A header does not renew it: through a proxy, a silent client stays as long as without.
+            Phase::Introduction | Phase::Idle => (self.since + timeouts.first_byte, Reason::ClientGone),
             Phase::Head(begun) => (begun.deadline, Reason::ClientHeadTimeout),
             Phase::Serving(exchange) => exchange.deadline(),
             Phase::Tunnelling(tunnel) => (tunnel.deadline(), Reason::BackendBodyTimeout),

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 /// Who sends a request, as far as the next hop is told.
 #[derive(Clone, Copy, Debug)]
 pub struct Sender<'a> {
-    /// The peer's address.
+    /// The client's address.
     pub address: IpAddr,
     /// What the peer itself claims about where the request came from.
     pub claims: Claims,
