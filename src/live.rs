@@ -4,13 +4,20 @@
 //! exchanges that began under it. Backends that stay are the same objects in both: their health, their spares, their
 //! counts and the exchanges in flight with them know of no reload.
 //!
+//! A name whose every address is a backend of its own makes a new snapshot too, once its addresses are others.
+//!
 //! Whoever works keeps a snapshot at hand and compares one number to see whether it is still the current one.
 
-use crate::balance::{Backend, BackendSettings, Queue, Rotation};
+use crate::balance::{Backend, BackendSettings, Member, Origin, Queue, Rotation};
 use crate::config::Config;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+/// How the addresses of a backend are found: [`Origin::resolve`], unless somebody knows better.
+pub type LookUp = Box<dyn Fn(&Origin) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
 
 /// What holds at one moment.
 #[derive(Debug)]
@@ -22,10 +29,12 @@ pub struct Snapshot {
 }
 
 /// The snapshot that holds now.
-#[derive(Debug)]
 pub struct Live {
     current: Mutex<Arc<Snapshot>>,
     version: AtomicU64,
+    /// Held by whoever makes a new snapshot out of the current one: of two at once, one would be lost.
+    changing: Mutex<()>,
+    look_up: LookUp,
     /// Who waits for a place at a backend, under whatever snapshot.
     pub queue: Arc<Queue>,
 }
@@ -39,43 +48,38 @@ pub struct View {
 
 impl Live {
     /// The first snapshot. Looks up the names of backends.
-    pub fn new(config: Config) -> Live {
+    pub fn new(config: Config, look_up: LookUp) -> Live {
         let queue = Arc::default();
-        let members = config.backends.iter().map(|settings| (new_backend(settings, &queue), settings.clone()));
+        let members: Vec<_> = config
+            .backends
+            .iter()
+            .flat_map(|settings| backends_of(settings, &addresses(settings, &look_up), &[], &queue))
+            .collect();
         let rotation =
             Rotation::new(members, Arc::clone(&queue), &config.balance, config.passive_health, &config.retries);
         let snapshot = Arc::new(Snapshot { config, rotation });
-        Live { current: Mutex::new(snapshot), version: AtomicU64::new(0), queue }
+        Live { current: Mutex::new(snapshot), version: AtomicU64::new(0), changing: Mutex::default(), look_up, queue }
     }
 
     /// The snapshot that holds now.
     pub fn current(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.lock())
+        Arc::clone(&lock(&self.current))
     }
 
     /// The same, to be kept at hand.
     pub fn view(&self) -> View {
-        let current = self.lock();
+        let current = lock(&self.current);
         View { snapshot: Arc::clone(&current), version: self.version.load(Ordering::Acquire) }
     }
 
     /// Puts a new snapshot in the place of the current one. Looks up the names of backends that are new.
     pub fn replace(&self, config: Config) {
+        let _alone = lock(&self.changing);
         let old = self.current();
-        let stays = |settings: &BackendSettings| {
-            let mut members = old.rotation.members().iter().map(|member| &member.backend);
-            members.find(|backend| *backend.name == settings.name && backend.origin == settings.origin).cloned()
-        };
-        let members: Vec<_> = config.backends.iter().map(|settings| (stays(settings), settings.clone())).collect();
-        let members = members
-            .into_iter()
-            .map(|(stays, settings)| (stays.unwrap_or_else(|| new_backend(&settings, &self.queue)), settings));
-        let rotation = old.rotation.succeeded_by(members, &config.balance, config.passive_health, &config.retries);
-        let new = Arc::new(Snapshot { config, rotation });
-        let mut current = self.lock();
-        *current = Arc::clone(&new);
-        self.version.fetch_add(1, Ordering::Release);
-        drop(current);
+        let new = self.put_in(config, &old, |settings| match addresses_in(&old, settings) {
+            unknown if unknown.is_empty() => addresses(settings, &self.look_up),
+            known => known,
+        });
         if !new.config.passive_health.enabled {
             for member in new.rotation.members() {
                 if let Some(flip) = member.backend.health.forgive(Instant::now()) {
@@ -83,18 +87,141 @@ impl Live {
                 }
             }
         }
-        for member in old.rotation.members() {
-            if !new.rotation.members().iter().any(|other| Arc::ptr_eq(&member.backend, &other.backend)) {
-                member.backend.retire();
-            }
-        }
-        new.rotation.serve_queue(); // a limit may have been raised
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<Snapshot>> {
-        // A snapshot is put in as a whole, or not at all.
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Asks where a name is. May take as long as a resolver does.
+    ///
+    /// # Errors
+    /// The resolver's.
+    pub fn look_up(&self, origin: &Origin) -> io::Result<Vec<SocketAddr>> {
+        (self.look_up)(origin)
     }
+
+    /// Names have been looked up again, and these were found, each at an address at least. A backend with many addresses
+    /// moves; where every address is a backend of its own, they come and go.
+    pub fn locate(&self, found: &[(Origin, Vec<SocketAddr>)]) {
+        let _alone = lock(&self.changing);
+        let old = self.current();
+        let found = |settings: &BackendSettings| {
+            let (_, addresses) = found.iter().find(|(origin, _)| *origin == settings.origin)?;
+            Some(if settings.expand { in_order(addresses) } else { addresses.clone() })
+        };
+        let mut is_other = false;
+        for settings in &old.config.backends {
+            let Some(addresses) = found(settings) else { continue };
+            if settings.expand {
+                is_other |= addresses != addresses_in(&old, settings);
+            } else if let Some(backend) = find(old.rotation.members(), &settings.name, &settings.origin) {
+                move_to(backend, &addresses);
+            }
+        }
+        if !is_other {
+            return;
+        }
+        let now = |settings: &BackendSettings| found(settings).unwrap_or_else(|| addresses_in(&old, settings));
+        let new = self.put_in(old.config.clone(), &old, now);
+        for late in only_in(&new, &old) {
+            // Behind a name, one that comes back often has another address than before: it is spared like one.
+            late.health.joins_late(Instant::now());
+            log::info!("backend {} joins: its name has this address now", late.name);
+        }
+        for gone in only_in(&old, &new).filter(|gone| gone.address_count() > 0) {
+            log::info!("backend {} leaves: its name has this address no more", gone.name);
+        }
+    }
+
+    /// The one swap.
+    fn put_in(
+        &self,
+        config: Config,
+        old: &Snapshot,
+        addresses: impl Fn(&BackendSettings) -> Vec<SocketAddr>,
+    ) -> Arc<Snapshot> {
+        let backends = |settings| backends_of(settings, &addresses(settings), old.rotation.members(), &self.queue);
+        let members: Vec<_> = config.backends.iter().flat_map(backends).collect();
+        let rotation = old.rotation.succeeded_by(members, &config.balance, config.passive_health, &config.retries);
+        let new = Arc::new(Snapshot { config, rotation });
+        let mut current = lock(&self.current);
+        *current = Arc::clone(&new);
+        self.version.fetch_add(1, Ordering::Release);
+        drop(current);
+        for gone in only_in(old, &new) {
+            gone.retire();
+        }
+        new.rotation.serve_queue(); // a limit may have been raised
+        new
+    }
+}
+
+/// The backends that these settings come to, at these addresses: those that were there before, or new ones.
+fn backends_of(
+    settings: &BackendSettings,
+    addresses: &[SocketAddr],
+    before: &[Member],
+    queue: &Arc<Queue>,
+) -> Vec<(Arc<Backend>, BackendSettings)> {
+    let backend = |name: &str, addresses: &[SocketAddr]| {
+        let stays = find(before, name, &settings.origin)
+            .filter(|backend| !settings.expand || *backend.addresses() == *addresses);
+        let backend = stays.cloned().unwrap_or_else(|| {
+            let backend = Arc::new(Backend::new(name, settings.origin.clone(), addresses.to_vec(), queue));
+            // Whoever has looked the name up has said so already, and why.
+            let _told = backend.health.located(!addresses.is_empty(), Instant::now());
+            backend
+        });
+        move_to(&backend, addresses);
+        (backend, settings.clone())
+    };
+    if settings.expand && !addresses.is_empty() {
+        return in_order(addresses).iter().map(|at| backend(&settings.name_at(*at), &[*at])).collect();
+    }
+    vec![backend(&settings.name, addresses)]
+}
+
+/// Where a backend is; nowhere, if its name has no address. Then it is down until it has one.
+fn addresses(settings: &BackendSettings, look_up: &LookUp) -> Vec<SocketAddr> {
+    look_up(&settings.origin).unwrap_or_else(|error| {
+        log::warn!("backend {} is down: its name has no address: {error}", settings.name);
+        Vec::new()
+    })
+}
+
+/// The addresses under which a snapshot knows this place.
+fn addresses_in(snapshot: &Snapshot, settings: &BackendSettings) -> Vec<SocketAddr> {
+    let members = snapshot.rotation.members().iter().filter(|member| member.backend.origin == settings.origin);
+    members.flat_map(|member| member.backend.addresses().to_vec()).collect()
+}
+
+/// A name server may give addresses in any order and more than once; the backends at them have one order.
+fn in_order(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut addresses = addresses.to_vec();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+fn find<'m>(members: &'m [Member], name: &str, origin: &Origin) -> Option<&'m Arc<Backend>> {
+    let mut backends = members.iter().map(|member| &member.backend);
+    backends.find(|backend| *backend.name == *name && backend.origin == *origin)
+}
+
+fn only_in<'s>(one: &'s Snapshot, other: &'s Snapshot) -> impl Iterator<Item = &'s Arc<Backend>> {
+    let backends = one.rotation.members().iter().map(|member| &member.backend);
+    backends.filter(|backend| !other.rotation.members().iter().any(|member| Arc::ptr_eq(&member.backend, backend)))
+}
+
+fn move_to(backend: &Backend, addresses: &[SocketAddr]) {
+    if backend.move_to(addresses) {
+        log::info!("backend {} is at {addresses:?}", backend.name);
+        if let Some(flip) = backend.health.located(!addresses.is_empty(), Instant::now()) {
+            flip.tell(&backend.name);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A snapshot is put in as a whole, or not at all.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl View {
@@ -119,13 +246,4 @@ impl std::ops::Deref for View {
     fn deref(&self) -> &Snapshot {
         &self.snapshot
     }
-}
-
-/// A name that has no address makes its backend one that nobody reaches, until it has one.
-fn new_backend(settings: &BackendSettings, queue: &Arc<Queue>) -> Arc<Backend> {
-    let addresses = settings.origin.resolve().unwrap_or_else(|error| {
-        log::warn!("backend {} is not to be found: {error}", settings.name);
-        Vec::new()
-    });
-    Arc::new(Backend::new(&settings.name, settings.origin.clone(), addresses, queue))
 }

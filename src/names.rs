@@ -1,7 +1,7 @@
 //! Looks the names of backends up again, now and then, in a thread of its own: a resolver may take its time.
 //!
 //! The last good answer stays. A backend whose name had no address when it was configured gets one as soon as there is
-//! one.
+//! one. What comes of another answer is the business of `live`.
 
 use crate::live::Live;
 use std::hash::{BuildHasher, RandomState};
@@ -47,21 +47,16 @@ impl Drop for Names {
 }
 
 fn look_up(live: &Live) {
-    for member in live.current().rotation.members() {
-        let backend = &member.backend;
-        if backend.origin.is_address() {
-            continue;
-        }
-        match backend.origin.resolve() {
-            Ok(addresses) => {
-                if backend.move_to(&addresses) {
-                    log::info!("backend {} is at {addresses:?}", backend.name);
-                }
-            }
+    let mut found = Vec::new();
+    for settings in live.current().config.backends.iter().filter(|settings| !settings.origin.is_address()) {
+        match live.look_up(&settings.origin) {
+            Ok(addresses) if addresses.is_empty() => {}
+            Ok(addresses) => found.push((settings.origin.clone(), addresses)),
             // Said once a change, not once an interval: a name that was never found has been complained of already.
-            Err(error) => log::debug!("backend {} is not to be found, and stays where it was: {error}", backend.name),
+            Err(error) => log::debug!("backend {} is not to be found, and stays where it was: {error}", settings.name),
         }
     }
+    live.locate(&found);
 }
 
 /// Many copies of this program that were started together don't ask together.

@@ -1,11 +1,12 @@
 //! Start everything; drain; stop.
 
 use crate::access_log::AccessLog;
+use crate::balance::Origin;
 use crate::config::{AccessLogFormat, Config, ListenerSettings};
 use crate::error::Reason;
 use crate::exchange::{Client, Counts, Desk, Door, Shared};
 use crate::health::{Checker, Target};
-use crate::live::Live;
+use crate::live::{Live, LookUp};
 use crate::names::Names;
 use crate::net::{self, Handle, Headcount, Listeners, Lot, Passed};
 use crate::workers;
@@ -110,7 +111,16 @@ impl Balancer {
     ///
     /// # Errors
     /// As for `start`.
-    pub fn start_on(passed: Vec<Passed>, mut config: Config) -> Result<Balancer, StartError> {
+    pub fn start_on(passed: Vec<Passed>, config: Config) -> Result<Balancer, StartError> {
+        Balancer::start_with(passed, config, Box::new(Origin::resolve))
+    }
+
+    /// The same, with another way to find the addresses of names than the system's resolver. It is asked at the start,
+    /// at a reload, and once an interval, in a thread of its own.
+    ///
+    /// # Errors
+    /// As for `start`.
+    pub fn start_with(passed: Vec<Passed>, mut config: Config, look_up: LookUp) -> Result<Balancer, StartError> {
         if config.listens_by_default() && !passed.is_empty() {
             config.listeners = passed.iter().map(|passed| passed.address.into()).collect();
         }
@@ -134,7 +144,7 @@ impl Balancer {
             door: Door::default(),
             counts: (0..config.workers).map(|_| Counts::default()).collect(),
             collected: AtomicUsize::new(0),
-            live: Live::new(config),
+            live: Live::new(config, look_up),
         });
         // From here on, dropping the balancer ends what has been started.
         let mut balancer = Balancer {
@@ -280,6 +290,7 @@ fn targets(live: &Live) -> Vec<Target> {
     let active = snapshot.config.health.clone().map(Arc::new);
     let backends = snapshot.rotation.members().iter().map(|member| &member.backend);
     backends
+        .filter(|backend| backend.address_count() > 0)
         .map(|backend| Target {
             name: Arc::clone(&backend.name),
             origin: backend.origin.clone(),

@@ -86,6 +86,7 @@ weight = 256
 max_in_flight = 100
 backup = true
 state = "drain"
+expand = true
 
 [[backend]]
 url = "127.0.0.1:3001"
@@ -169,9 +170,9 @@ fn every_key_of_the_file_is_taken() {
     let [first, second] = &config.backends[..] else { panic!("{:?}", config.backends) };
     assert_eq!((first.origin.to_string(), &*first.name), ("http://127.0.0.1:3000/prefix".to_owned(), "a"));
     assert_eq!((first.weight, first.max_in_flight), (256, Some(100)));
-    assert!(first.backup && first.drain, "{first:?}");
+    assert!(first.backup && first.drain && first.expand, "{first:?}");
     assert_eq!((&*second.name, second.weight, second.max_in_flight), ("127.0.0.1:3001", 1, None));
-    assert!(!second.backup && !second.drain, "{second:?}");
+    assert!(!second.backup && !second.drain && !second.expand, "{second:?}");
 
     let balance = &config.balance;
     assert_eq!((balance.policy, &balance.hash_key), (Policy::Hash, &HashKey::Field("X-User".to_owned())));
@@ -307,6 +308,17 @@ fn what_is_wrong_is_told_with_its_place() {
             &["\"x\" is given twice", "a name of its own"],
         ),
         ("[[backend]]\nurl = \"a\"\nname = \"b\"\n[[backend]]\nurl = \"b\"", "5:7", &["\"b\" is given twice"]),
+        ("[[backend]]\nurl = \"a\"\nexpand = \"yes\"", "3:10", &["`backend.expand`", "true or false"]),
+        (
+            "[[backend]]\nurl = \"a\"\nexpand = true\n[[backend]]\nurl = \"b\"\nname = \"a/10.0.0.7:80\"",
+            "6:8",
+            &["\"a\" and \"a/10.0.0.7:80\"", "NAME/ADDRESS:PORT"],
+        ),
+        (
+            "[[backend]]\nurl = \"a/[::1]:80\"\n[[backend]]\nurl = \"a\"\nexpand = true",
+            "4:7",
+            &["\"a/[::1]:80\" and \"a\"", "NAME/ADDRESS:PORT"],
+        ),
         (
             "[[listener]]\naddress = \"127.0.0.1:1\"\n[[listener]]\naddress = \"127.0.0.1:1\"",
             "4:11",

@@ -117,9 +117,11 @@ impl Backend {
         addresses
     }
 
-    /// Its name has been looked up again. Says whether that has changed anything.
+    /// Its name has been looked up again. Says whether that has changed anything; another order of the same is no
+    /// change, since many name servers give them in turns.
     pub fn move_to(&self, addresses: &[SocketAddr]) -> bool {
-        if *self.addresses() == *addresses {
+        let before = self.addresses();
+        if before.len() == addresses.len() && addresses.iter().all(|address| before.contains(address)) {
             return false;
         }
         *self.addresses.write().unwrap_or_else(PoisonError::into_inner) = addresses.into();

@@ -42,6 +42,11 @@ impl Budget {
         }
     }
 
+    /// Whether both are filled alike.
+    pub fn is_like(&self, other: &Budget) -> bool {
+        (self.deposit, self.floor) == (other.deposit, other.floor)
+    }
+
     /// A request has come.
     pub fn deposit(&self) {
         if self.deposit > 0 {

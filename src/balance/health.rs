@@ -44,7 +44,7 @@ pub enum Standing {
     TrialDue,
     /// Nothing, until then; or while a trial is under way.
     Ejected(Why, Instant),
-    /// Nothing: its checks fail.
+    /// Nothing: its checks fail, or its name has no address.
     Down,
 }
 
@@ -68,7 +68,7 @@ const ON_TRIAL: u64 = 4;
 const REFUSED: u64 = 8;
 /// Out because nothing was answered.
 const STALLED: u64 = 16;
-/// Out because checks fail.
+/// Out because checks fail, or because its name has no address.
 const DOWN: u64 = 32;
 /// Back since the word's time, and not at its full share yet.
 const RAMPING: u64 = 64;
@@ -177,6 +177,16 @@ impl Health {
         self.change(|state| state.checked(verdict, self.clock(now), settings))
     }
 
+    /// Its name has been looked up, and has an address or none. Without one it is down.
+    pub fn located(&self, has_address: bool, now: Instant) -> Option<Flip> {
+        self.change(|state| state.located(has_address, self.clock(now)))
+    }
+
+    /// It has joined the others while they were at work: its share grows slowly, as that of one who comes back.
+    pub fn joins_late(&self, now: Instant) {
+        self.change(|state| state.ramp = Some(self.clock(now)));
+    }
+
     /// There are no checks any more: what they found is forgotten.
     pub fn unchecked(&self, now: Instant) -> Option<Flip> {
         if self.word.load(Ordering::Relaxed) & DOWN == 0 {
@@ -237,7 +247,7 @@ impl Health {
 /// One word, so that nobody reads the flags of one moment with the time of another.
 fn word_of(state: &State) -> u64 {
     let marked = if state.is_marked() { MARKED } else { 0 };
-    let down = if state.is_down { DOWN } else { 0 };
+    let down = if state.is_down || state.is_nowhere { DOWN } else { 0 };
     let (flags, time) = match (&state.ejection, state.ramp) {
         (Some(ejection), _) => {
             let why = match ejection.why {

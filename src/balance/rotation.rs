@@ -28,8 +28,8 @@ pub struct Rotation {
     policy: Policy,
     hash_load_percent: u32,
     turns: Arc<Turns>,
-    /// What may be tried again.
-    pub budget: Budget,
+    /// What may be tried again. Goes on over reloads, unless it was changed.
+    pub budget: Arc<Budget>,
     queue: Arc<Queue>,
     /// Most that wait in it.
     queue_limit: usize,
@@ -118,10 +118,10 @@ impl Rotation {
         passive: PassiveHealth,
         retries: &RetrySettings,
     ) -> Rotation {
-        Rotation::going_on(members, Arc::default(), queue, balance, passive, retries)
+        Rotation::going_on(members, Arc::default(), budget(retries), queue, balance, passive)
     }
 
-    /// The rotation after a reload: its turns go on where these are.
+    /// The rotation after a change: its turns go on where these are.
     pub fn succeeded_by(
         &self,
         members: impl IntoIterator<Item = (Arc<Backend>, BackendSettings)>,
@@ -129,23 +129,25 @@ impl Rotation {
         passive: PassiveHealth,
         retries: &RetrySettings,
     ) -> Rotation {
-        Rotation::going_on(members, Arc::clone(&self.turns), Arc::clone(&self.queue), balance, passive, retries)
+        let new = budget(retries);
+        let budget = if new.is_like(&self.budget) { Arc::clone(&self.budget) } else { new };
+        Rotation::going_on(members, Arc::clone(&self.turns), budget, Arc::clone(&self.queue), balance, passive)
     }
 
     fn going_on(
         members: impl IntoIterator<Item = (Arc<Backend>, BackendSettings)>,
         turns: Arc<Turns>,
+        budget: Arc<Budget>,
         queue: Arc<Queue>,
         balance: &BalanceSettings,
         passive: PassiveHealth,
-        retries: &RetrySettings,
     ) -> Rotation {
         let member = |(backend, settings): (Arc<Backend>, BackendSettings)| Member {
-            backend,
             max_in_flight: settings.max_in_flight.or(balance.max_in_flight),
             weight: settings.weight,
-            id: key_hash(settings.name.as_bytes()),
-            sticky: Sticky::of(STICKY_KEY, &settings.name),
+            id: key_hash(backend.name.as_bytes()),
+            sticky: Sticky::of(STICKY_KEY, &backend.name),
+            backend,
             backup: settings.backup,
             drain: settings.drain,
         };
@@ -158,7 +160,7 @@ impl Rotation {
             policy: balance.policy,
             members,
             turns,
-            budget: Budget::new(retries.budget_percent, retries.budget_floor, Instant::now()),
+            budget,
             queue,
             queue_limit: balance.queue,
             slow_start: balance.slow_start,
@@ -367,6 +369,10 @@ impl Rotation {
             member.backend.sweep(now);
         }
     }
+}
+
+fn budget(retries: &RetrySettings) -> Arc<Budget> {
+    Arc::new(Budget::new(retries.budget_percent, retries.budget_floor, Instant::now()))
 }
 
 fn tell(flip: Option<Flip>, backend: &Backend) {

@@ -1,6 +1,7 @@
 //! What an operator may say about balancing: each backend, the policy, and what is made of evidence.
 
 use super::Origin;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// One backend, as it was configured.
@@ -18,13 +19,26 @@ pub struct BackendSettings {
     pub backup: bool,
     /// It gets nothing new. Default no.
     pub drain: bool,
+    /// Every address of its name is a backend of its own. Default no: they are ways to one backend.
+    pub expand: bool,
 }
 
 impl BackendSettings {
     /// A backend about which nothing more was said.
     pub fn at(origin: Origin) -> BackendSettings {
         let name = format!("{}{}", origin.authority, origin.prefix);
-        BackendSettings { origin, name, weight: 1, max_in_flight: None, backup: false, drain: false }
+        BackendSettings { origin, name, weight: 1, max_in_flight: None, backup: false, drain: false, expand: false }
+    }
+
+    /// What the backend at one address of the name is called, where each is a backend of its own: `NAME/10.0.0.7:80`.
+    pub fn name_at(&self, address: SocketAddr) -> String {
+        format!("{}/{address}", self.name)
+    }
+
+    /// Whether a backend at an address of this name could be called so.
+    pub fn may_take_name(&self, name: &str) -> bool {
+        let address = name.strip_prefix(&*self.name).and_then(|rest| rest.strip_prefix('/'));
+        self.expand && address.is_some_and(|address| address.parse::<SocketAddr>().is_ok())
     }
 }
 

@@ -169,6 +169,15 @@ impl Reader<'_> {
                 let at = table.get("name").map_or(url, Spanned::span);
                 return Err(Flaw { at, what, right: right.to_owned() });
             }
+            let are_alike =
+                |other: &&BackendSettings| other.may_take_name(&backend.name) || backend.may_take_name(&other.name);
+            if let Some(other) = backends.iter().find(are_alike) {
+                let what = format!("the names {:?} and {:?} may come to the same", other.name, backend.name);
+                let right =
+                    "where `expand` is true, NAME/ADDRESS:PORT is the name of a backend at one of its addresses";
+                let at = table.get("name").map_or(url, Spanned::span);
+                return Err(Flaw { at, what, right: right.to_owned() });
+            }
             backends.push(backend);
         }
         Ok(backends)

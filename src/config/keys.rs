@@ -317,6 +317,8 @@ pub(super) const OF_BACKEND: &[Key<BackendSettings>] = &[
         |b, t| put(&mut b.backup, switch(t)), |b| one(show_switch(b.backup))),
     key::<BackendSettings>("backend.state", "", Shape::Choice("STATE", states), "Whether it gets anything new",
         |b, t| put(&mut b.drain, state(t)), |b| one(if b.drain { "drain" } else { "ready" })),
+    key::<BackendSettings>("backend.expand", "", Shape::Switch, "Every address of its name is a backend of its own",
+        |b, t| put(&mut b.expand, switch(t)), |b| one(show_switch(b.expand))),
 ];
 
 fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {

@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) ejection: Option<Ejection>,
     /// Out on active evidence.
     pub(super) is_down: bool,
+    /// Its name has no address: nobody could be asked.
+    pub(super) is_nowhere: bool,
     /// Good checks since the last bad one.
     good: u32,
     /// Bad checks since the last good one.
@@ -207,6 +209,19 @@ impl State {
                 Some(Flip::Down { evidence: in_a_row(evidence, self.bad, "bad") })
             }
         }
+    }
+
+    /// Its name has got an address, or has none yet.
+    pub(super) fn located(&mut self, has_address: bool, now: u64) -> Option<Flip> {
+        if self.is_nowhere != has_address {
+            return None;
+        }
+        self.is_nowhere = !has_address;
+        if !has_address {
+            return Some(Flip::Down { evidence: "its name has no address".to_owned() });
+        }
+        self.ramp = Some(now);
+        Some(Flip::Up { evidence: "its name has an address".to_owned() })
     }
 
     pub(super) fn unchecked(&mut self, now: u64) -> Option<Flip> {

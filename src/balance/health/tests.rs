@@ -410,3 +410,20 @@ fn a_knock_at_a_healthy_backend_changes_nothing() {
     scene.health.opened(scene.now());
     assert_eq!(scene.standing(), Standing::In { share: 1.0 });
 }
+
+#[test]
+fn a_name_without_an_address_is_down_whatever_else_is_found() {
+    let scene = Scene::new();
+    assert_eq!(scene.health.located(true, scene.now()), None, "that is the rule");
+    let told = scene.health.located(false, scene.now()).map(|flip| flip.to_string());
+    assert_eq!(told.as_deref(), Some("down: its name has no address"));
+    assert_eq!(scene.health.located(false, scene.now()), None, "it is said once");
+    assert_eq!(scene.standing(), Standing::Down);
+    assert!(scene.health.is_out());
+    (0..5).for_each(|_| assert_eq!(scene.check(true), None, "nobody can have been asked"));
+    assert_eq!(scene.health.unchecked(scene.now()), None);
+    assert_eq!(scene.standing(), Standing::Down);
+    let told = scene.at(1000).health.located(true, scene.now()).map(|flip| flip.to_string());
+    assert_eq!(told.as_deref(), Some("up: its name has an address"));
+    assert_eq!(scene.standing(), Standing::In { share: 0.1 });
+}

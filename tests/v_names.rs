@@ -1,0 +1,395 @@
+//! Names: one backend with many addresses, or a backend at each of them, that come and go with the answers of a name
+//! server. The name server here is a function of the test's; one test asks the system's own.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
+
+#[path = "support/program.rs"]
+mod program;
+mod support;
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use program::{Program, command};
+use support::{Backend, Client, Gate, Response, eventually};
+use threadbare::live::LookUp;
+use threadbare::{Balancer, Config};
+
+/// What it says may change at any moment.
+#[derive(Clone, Default)]
+struct NameServer {
+    answer: Arc<Mutex<Option<Vec<SocketAddr>>>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl NameServer {
+    fn knowing(backends: &[&Backend]) -> NameServer {
+        let names = NameServer::default();
+        names.says(backends);
+        names
+    }
+
+    fn says(&self, backends: &[&Backend]) {
+        *self.answer.lock().unwrap() = Some(backends.iter().map(|backend| backend.address()).collect());
+    }
+
+    fn fails(&self) {
+        *self.answer.lock().unwrap() = None;
+    }
+
+    /// Waits until what it says has been heard: the question after the next comes once the next answer has been used.
+    fn is_heard(&self) {
+        let before = self.asked.load(Ordering::SeqCst);
+        eventually(|| self.asked.load(Ordering::SeqCst) >= before + 3, "the name is looked up again");
+    }
+
+    fn look_up(&self) -> LookUp {
+        let NameServer { answer, asked } = self.clone();
+        Box::new(move |origin| {
+            asked.fetch_add(1, Ordering::SeqCst);
+            if origin.is_address() {
+                return origin.resolve();
+            }
+            answer.lock().unwrap().clone().ok_or_else(|| io::Error::other("no such name, says the test"))
+        })
+    }
+}
+
+/// A file that is gone with the test.
+struct ConfigFile(PathBuf);
+
+impl ConfigFile {
+    fn new(text: &str) -> ConfigFile {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("threadbare-names-{}-{}.toml", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let file = ConfigFile(std::env::temp_dir().join(name));
+        fs::write(&file.0, text).unwrap();
+        file
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for ConfigFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+const POOL: &str = "[[backend]]\nname = \"pool\"\nurl = \"http://pool.test\"\nexpand = true\n";
+
+fn config(text: &str, flags: &[&str]) -> Config {
+    let file = ConfigFile::new(text);
+    let mut words = vec!["--listen", "127.0.0.1:0", "--access-log", "off", "--config", file.path()];
+    words.extend(flags);
+    if !flags.contains(&"--resolve-interval") {
+        words.extend(["--resolve-interval", "5ms"]);
+    }
+    Config::from_args(words).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn start(text: &str, flags: &[&str], names: &NameServer) -> Balancer {
+    Balancer::start_with(Vec::new(), config(text, flags), names.look_up()).unwrap()
+}
+
+fn named(name: &'static str) -> Backend {
+    Backend::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()))
+}
+
+/// Holds every answer back until the gate is open.
+fn gated(name: &'static str, gate: &Gate) -> Backend {
+    let gate = gate.clone();
+    Backend::start(move |connection| {
+        while connection.read_request().is_some() {
+            gate.pass();
+            connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()).as_bytes());
+        }
+    })
+}
+
+fn ask(balancer: &Balancer, request: &str) -> Response {
+    let mut client = Client::connect(balancer.address());
+    client.send(request.as_bytes());
+    let response = client.read_response("GET");
+    drop(client);
+    eventually(|| balancer.counters().connections == 0, "the client has left");
+    response
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// Who answers so many requests, one after the other.
+fn answers(balancer: &Balancer, count: usize) -> Vec<String> {
+    (0..count).map(|_| ask(balancer, GET).text()).collect()
+}
+
+fn share(answers: &[String], name: &str) -> usize {
+    answers.iter().filter(|answer| *answer == name).count()
+}
+
+#[test]
+fn every_address_of_a_name_is_a_backend_with_turns_of_its_own() {
+    let (one, two, other) = (named("one"), named("two"), named("other"));
+    let names = NameServer::knowing(&[&one, &two]);
+    let weight = "weight = 2\n[[backend]]\nurl = ";
+    let balancer = start(&format!("{POOL}{weight}\"{}\"\n", other.url()), &[], &names);
+    let answers = answers(&balancer, 20);
+    assert_eq!([share(&answers, "one"), share(&answers, "two"), share(&answers, "other")], [8, 8, 4]);
+}
+
+#[test]
+fn without_expand_all_addresses_are_ways_to_one_backend() {
+    let (refusing, two, other) = (Backend::refusing(), named("two"), named("other"));
+    let names = NameServer::knowing(&[&refusing, &two]);
+    let text = format!("[[backend]]\nurl = \"http://pool.test\"\n[[backend]]\nurl = \"{}\"\n", other.url());
+    let balancer = start(&text, &[], &names);
+    let answers = answers(&balancer, 20);
+    assert_eq!([share(&answers, "two"), share(&answers, "other")], [10, 10]);
+}
+
+#[test]
+fn what_state_backup_and_limit_say_holds_for_each_address() {
+    let (one, two, other) = (named("one"), named("two"), named("other"));
+    let names = NameServer::knowing(&[&one, &two]);
+    for (said, wanted) in [("state = \"drain\"", [0, 0, 10]), ("backup = true", [0, 0, 10])] {
+        let text = format!("{POOL}{said}\n[[backend]]\nurl = \"{}\"\n", other.url());
+        let balancer = start(&text, &[], &names);
+        let answers = answers(&balancer, 10);
+        assert_eq!([share(&answers, "one"), share(&answers, "two"), share(&answers, "other")], wanted, "{said}");
+    }
+    let gate = Gate::new();
+    let (one, two) = (gated("one", &gate), gated("two", &gate));
+    names.says(&[&one, &two]);
+    let balancer = start(&format!("{POOL}max_in_flight = 2\n"), &[], &names);
+    let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(balancer.address())).collect();
+    clients.iter_mut().for_each(|client| client.send(GET.as_bytes()));
+    eventually(|| balancer.counters().in_flight == 10, "all have asked");
+    eventually(|| one.requests().len() + two.requests().len() == 4, "two at each have been passed on");
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.read_response("GET").status, 200);
+    }
+    assert!(one.accepted() <= 2 && two.accepted() <= 2, "{} and {}", one.accepted(), two.accepted());
+}
+
+#[test]
+fn addresses_come_and_go_while_those_that_stay_keep_everything() {
+    let gate = Gate::new();
+    let (stays, goes, comes) = (named("stays"), gated("goes", &gate), named("comes"));
+    let names = NameServer::knowing(&[&stays, &goes]);
+    let balancer = start(POOL, &["--slow-start", "0s"], &names);
+    let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(balancer.address())).collect();
+    clients.iter_mut().for_each(|client| client.send(GET.as_bytes()));
+    stays.wait_for_requests(1);
+    goes.wait_for_requests(1);
+    names.says(&[&comes, &stays]);
+    names.is_heard();
+    let answers: Vec<String> = (0..10)
+        .map(|_| {
+            let mut client = Client::connect(balancer.address());
+            client.send(GET.as_bytes());
+            client.read_response("GET").text()
+        })
+        .collect();
+    assert_eq!([share(&answers, "stays"), share(&answers, "comes")], [5, 5]);
+    assert_eq!(stays.accepted(), 1, "it has kept its connection");
+    gate.open();
+    let mut begun: Vec<String> = clients.iter_mut().map(|client| client.read_response("GET").text()).collect();
+    begun.sort();
+    assert_eq!(begun, ["goes", "stays"], "what had begun is finished");
+    goes.wait_until("and then nothing is kept", |record| record.open == 0);
+    assert_eq!(goes.requests().len(), 1);
+}
+
+#[test]
+fn another_order_of_the_same_addresses_changes_nothing() {
+    let (one, two) = (named("one"), named("two"));
+    let names = NameServer::knowing(&[&one, &two]);
+    let balancer = start(POOL, &[], &names);
+    let mut all = answers(&balancer, 10);
+    for turned in [[&two, &one, &two], [&one, &two, &one]] {
+        names.says(&turned);
+        names.is_heard();
+        all.extend(answers(&balancer, 10));
+    }
+    assert_eq!([share(&all, "one"), share(&all, "two")], [15, 15]);
+    assert_eq!((one.accepted(), two.accepted()), (1, 1));
+}
+
+#[test]
+fn a_look_up_that_fails_or_finds_nothing_leaves_the_last_good_answer() {
+    let (one, two) = (named("one"), named("two"));
+    let names = NameServer::knowing(&[&one, &two]);
+    let balancer = start(POOL, &[], &names);
+    assert_eq!(share(&answers(&balancer, 10), "one"), 5);
+    names.fails();
+    names.is_heard();
+    assert_eq!(share(&answers(&balancer, 10), "one"), 5);
+    names.says(&[]);
+    names.is_heard();
+    assert_eq!(share(&answers(&balancer, 10), "one"), 5);
+    assert_eq!((one.accepted(), two.accepted()), (1, 1));
+}
+
+#[test]
+fn a_name_without_an_address_is_down_until_it_has_one_and_never_stops_the_start() {
+    let backend = named("found");
+    for expand in ["", "expand = true\n"] {
+        let names = NameServer::default();
+        let text = format!("[[backend]]\nurl = \"http://pool.test\"\n{expand}");
+        let balancer = start(&text, &["--health-tcp", "--health-interval", "5ms"], &names);
+        let answer = ask(&balancer, GET);
+        assert_eq!(answer.status, 503, "{expand}: {answer:?}");
+        assert!(answer.text().contains("no-backend"), "{expand}: {answer:?}");
+        names.says(&[&backend]);
+        eventually(|| ask(&balancer, GET).status == 200, "it is found");
+
+        // Beside another it costs nobody a try, and does not count among those that may be ejected.
+        let names = NameServer::default();
+        let other = named("other");
+        let balancer = start(&format!("{text}[[backend]]\nurl = \"{}\"\n", other.url()), &[], &names);
+        assert_eq!(share(&answers(&balancer, 10), "other"), 10, "{expand}");
+    }
+}
+
+#[test]
+fn a_client_finds_its_backend_by_its_cookie_after_other_addresses_have_come_and_gone() {
+    let backends = [named("a"), named("b"), named("c")];
+    let [a, b, c] = &backends;
+    let names = NameServer::knowing(&[a, b]);
+    let balancer = start(POOL, &["--sticky-cookie", "tie", "--slow-start", "0s"], &names);
+    let first = ask(&balancer, GET);
+    let cookie = first.head.get("Set-Cookie").unwrap().split(';').next().unwrap().to_owned();
+    let tied = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n");
+    let (its, gone) = if first.text() == "a" { (a, b) } else { (b, a) };
+    for answer in [vec![its, c], vec![c, its, gone], vec![its]] {
+        names.says(&answer);
+        names.is_heard();
+        for _ in 0..4 {
+            assert_eq!(ask(&balancer, &tied).text(), first.text());
+        }
+    }
+    names.says(&[c]);
+    names.is_heard();
+    let elsewhere = ask(&balancer, &tied);
+    assert_eq!(elsewhere.text(), "c");
+    assert!(elsewhere.head.get("Set-Cookie").is_some(), "it is tied anew");
+}
+
+#[test]
+fn a_key_moves_only_if_its_address_goes() {
+    let backends = [named("a"), named("b"), named("c"), named("d")];
+    let names = NameServer::knowing(&backends.each_ref());
+    let balancer = start(POOL, &["--policy", "hash", "--hash-key", "path"], &names);
+    let owners = || -> Vec<String> {
+        let request = |key| format!("GET /{key} HTTP/1.1\r\nHost: a\r\n\r\n");
+        (0..60).map(|key| ask(&balancer, &request(key)).text()).collect()
+    };
+    let before = owners();
+    assert!(["a", "b", "c", "d"].iter().all(|name| share(&before, name) > 3), "{before:?}");
+    names.says(&[&backends[3], &backends[0], &backends[1]]);
+    names.is_heard();
+    for (key, (before, after)) in before.iter().zip(owners()).enumerate() {
+        assert!(if before == "c" { after != "c" } else { *before == after }, "/{key} was {before}'s and is {after}'s");
+    }
+    names.says(&backends.each_ref());
+    names.is_heard();
+    // Its share grows slowly, but whatever else it has not got is where it was.
+    assert!(before.iter().zip(owners()).all(|(before, after)| *before == after || before == "c"));
+}
+
+#[test]
+fn each_address_is_checked_by_itself() {
+    let is_well = Arc::new(AtomicBool::new(false));
+    let moody = {
+        let is_well = Arc::clone(&is_well);
+        Backend::start(move |connection| {
+            while let Some(request) = connection.read_request() {
+                let status = if request.target == "/healthz" && !is_well.load(Ordering::SeqCst) { 500 } else { 200 };
+                connection.send(format!("HTTP/1.1 {status} X\r\nContent-Length: 5\r\n\r\nmoody").as_bytes());
+            }
+        })
+    };
+    let (sound, late) = (named("sound"), named("late"));
+    let names = NameServer::knowing(&[&moody, &sound]);
+    let flags = ["--health-path", "/healthz", "--health-interval", "5ms", "--health-fall", "2", "--slow-start", "0s"];
+    let balancer = start(POOL, &flags, &names);
+    eventually(|| share(&answers(&balancer, 4), "sound") == 4, "the sick address is out, and only that");
+    names.says(&[&moody, &sound, &late]);
+    names.is_heard();
+    let answers_now = answers(&balancer, 10);
+    assert_eq!(share(&answers_now, "moody"), 0, "{answers_now:?}: what is known of it has stayed");
+    late.wait_until("the new address is checked too", |record| {
+        record.requests.iter().any(|request| request.target == "/healthz")
+    });
+    is_well.store(true, Ordering::SeqCst);
+    eventually(|| share(&answers(&balancer, 6), "moody") == 2, "it is back");
+}
+
+#[test]
+fn an_address_that_comes_later_starts_slowly_and_those_of_the_start_do_not() {
+    let (first, second, late) = (named("first"), named("second"), named("late"));
+    let names = NameServer::knowing(&[&first, &second]);
+    let balancer = start(POOL, &["--slow-start", "1h"], &names);
+    assert_eq!(share(&answers(&balancer, 10), "first"), 5);
+    names.says(&[&first, &second, &late]);
+    names.is_heard();
+    let answers = answers(&balancer, 300);
+    let [a, b, c] = ["first", "second", "late"].map(|name| share(&answers, name));
+    // A tenth of its hundred turns; the rest goes to the others alike.
+    assert!((5..=15).contains(&c), "{c} of 300");
+    assert!(a.abs_diff(b) <= 10, "{a} and {b}");
+}
+
+#[test]
+fn a_reload_keeps_what_is_known_of_a_pool() {
+    let (one, two, other) = (named("one"), named("two"), named("other"));
+    let names = NameServer::knowing(&[&one, &two]);
+    // It is looked up at the start, and then not for a while.
+    let balancer = start(POOL, &["--resolve-interval", "1h"], &names);
+    assert_eq!(share(&answers(&balancer, 4), "one"), 2);
+    names.fails();
+    let text = format!("{POOL}weight = 2\n[[backend]]\nurl = \"{}\"\n", other.url());
+    balancer.reload(config(&text, &["--resolve-interval", "1h"])).unwrap();
+    let more = answers(&balancer, 10);
+    assert_eq!([share(&more, "one"), share(&more, "two"), share(&more, "other")], [4, 4, 2]);
+    assert_eq!((one.accepted(), two.accepted()), (1, 1), "they are the same backends");
+    let text = "[[backend]]\nname = \"pool\"\nurl = \"http://pool.test\"\n";
+    balancer.reload(config(text, &["--resolve-interval", "1h"])).unwrap();
+    let answers = answers(&balancer, 4);
+    assert!(share(&answers, "one") == 4 || share(&answers, "two") == 4, "one backend, and one way to it: {answers:?}");
+    assert_eq!(names.asked.load(Ordering::SeqCst), 2, "at the start, and for the other backend's address");
+}
+
+#[test]
+fn the_systems_own_resolver_is_asked_and_each_backend_is_called_by_name_and_address() {
+    let backend = named("here");
+    let port = backend.address().port();
+    for (url, name) in [
+        (format!("http://localhost:{port}/prefix"), format!("localhost:{port}/prefix/127.0.0.1:{port}")),
+        (format!("http://127.0.0.1:{port}"), format!("127.0.0.1:{port}/127.0.0.1:{port}")),
+    ] {
+        let file = ConfigFile::new(&format!(
+            "[balance]\nresolve_interval = \"1ms\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+             [[backend]]\nurl = \"{url}\"\nexpand = true\n"
+        ));
+        let mut program = Program::listening(command().args(["--config", file.path()]));
+        for _ in 0..4 {
+            let mut client = Client::connect(program.address());
+            client.send(GET.as_bytes());
+            // The name may have an address of IPv6 as well, where nobody listens.
+            assert_eq!(client.read_response("GET").text(), "here");
+        }
+        program.stdout.wait_for(&name);
+        program.terminate();
+        assert_eq!(program.exit_code(), 0);
+        let said = program.stderr.so_far();
+        assert!(!said.contains("joins") && !said.contains("leaves"), "nothing has changed: {said}");
+    }
+}
