@@ -149,6 +149,7 @@ impl Live {
             gone.retire();
         }
         new.rotation.serve_queue(); // a limit may have been raised
+        self.queue.call_all(); // and whoever waits may go to somebody else
         new
     }
 }
@@ -227,11 +228,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl View {
     /// Looks whether there is a newer one, and says whether there was.
     pub fn refresh(&mut self, live: &Live) -> bool {
-        if live.version.load(Ordering::Acquire) == self.version {
+        if self.is_current(live) {
             return false;
         }
         *self = live.view();
         true
+    }
+
+    /// Whether there is no newer one.
+    pub fn is_current(&self, live: &Live) -> bool {
+        live.version.load(Ordering::Acquire) == self.version
     }
 
     /// The snapshot, for an exchange that may outlive it.

@@ -208,6 +208,35 @@ fn addresses_come_and_go_while_those_that_stay_keep_everything() {
 }
 
 #[test]
+fn whoever_waits_in_the_queue_goes_to_the_addresses_that_there_are_now() {
+    let (first_gate, second_gate) = (Gate::new(), Gate::new());
+    let (full, new) = (gated("full", &first_gate), gated("new", &second_gate));
+    let names = NameServer::knowing(&[&full]);
+    let balancer = start(&format!("{POOL}max_in_flight = 1\n"), &[], &names);
+    let mut clients = Vec::new();
+    for nth in 0..6 {
+        let mut client = Client::connect(balancer.address());
+        client.send(format!("GET /{nth} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        clients.push(client);
+        eventually(|| balancer.counters().in_flight == nth + 1, "this one waits before the next one comes");
+    }
+    full.wait_for_requests(1);
+    names.says(&[&full, &new]);
+    new.wait_for_requests(1);
+    names.says(&[&new]);
+    names.is_heard();
+    first_gate.open();
+    assert_eq!(clients[0].read_response("GET").text(), "full", "what had begun is finished");
+    second_gate.open();
+    for client in &mut clients[1..] {
+        assert_eq!(client.read_response("GET").text(), "new");
+    }
+    let targets: Vec<String> = new.requests().into_iter().map(|request| request.target).collect();
+    assert_eq!(targets, ["/1", "/2", "/3", "/4", "/5"], "first come, first served, as before");
+    assert_eq!(full.requests().len(), 1, "nobody is sent to an address that is gone");
+}
+
+#[test]
 fn another_order_of_the_same_addresses_changes_nothing() {
     let (one, two) = (named("one"), named("two"));
     let names = NameServer::knowing(&[&one, &two]);

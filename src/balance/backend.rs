@@ -135,9 +135,14 @@ impl Backend {
         while self.spares.close_oldest() {}
     }
 
+    /// Whether it is configured no more.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::SeqCst)
+    }
+
     /// Keeps a connection for the next request, at most for `life`.
     pub fn rest(&self, connection: Connection, now: Instant, life: Duration) {
-        if !self.retired.load(Ordering::SeqCst) {
+        if !self.is_retired() {
             self.spares.rest(connection, now, life);
         }
     }

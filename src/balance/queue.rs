@@ -62,10 +62,7 @@ impl Queue {
         places.push_back(Arc::clone(&place));
         self.length.store(places.len(), Ordering::SeqCst);
         drop(places);
-        // A place may have become free before anybody could see that we wait.
-        for member in members.iter() {
-            self.serve(&member.backend);
-        }
+        self.serve_all(members);
         Some(Waiting { queue: Arc::clone(self), place })
     }
 
@@ -74,8 +71,25 @@ impl Queue {
         self.length.load(Ordering::SeqCst)
     }
 
+    /// A place may have become free before anybody could see that somebody waits for it.
+    fn serve_all(&self, members: &[Member]) {
+        for member in members {
+            self.serve(&member.backend);
+        }
+    }
+
+    /// Calls all who wait: there are other backends now.
+    pub fn call_all(&self) {
+        let places = lock(&self.places);
+        lock(&self.called).extend(places.iter().map(|place| place.whom));
+        self.has_called.store(!places.is_empty() || self.has_called(), Ordering::Release);
+    }
+
     /// Hands the free places of a backend to whoever has waited longest for one.
     pub(super) fn serve(&self, backend: &Arc<super::Backend>) {
+        if backend.is_retired() {
+            return; // who waits for it is about to wait for others
+        }
         let mut places = lock(&self.places);
         while let Some((at, nth)) = places.iter().enumerate().find_map(|(at, place)| Some((at, place.wants(backend)?)))
         {
@@ -117,6 +131,19 @@ impl Waiting {
     /// Since when it waits.
     pub fn joined(&self) -> Instant {
         self.place.joined
+    }
+
+    /// Waits for other backends from now on, in the same place. `false`: it has been given a place already.
+    pub(super) fn move_on(&mut self, members: &Arc<[Member]>, barred: Vec<usize>) -> bool {
+        let Place { whom, joined, .. } = *self.place;
+        let moved = Arc::new(Place { whom, members: Arc::clone(members), barred, joined, given: Mutex::new(None) });
+        let mut places = lock(&self.queue.places);
+        let Some(place) = places.iter_mut().find(|place| Arc::ptr_eq(place, &self.place)) else { return false };
+        *place = Arc::clone(&moved);
+        drop(places);
+        self.place = moved;
+        self.queue.serve_all(members);
+        true
     }
 
     /// The place that it has been given.

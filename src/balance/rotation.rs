@@ -182,40 +182,59 @@ impl Rotation {
         if tried.is_empty() {
             self.budget.deposit();
         }
-        if let Some(nth) = wish.sticky.and_then(|sticky| self.members.iter().position(|member| member.sticky == sticky))
-            && !tried.contains(&nth)
-            && self.is_in(nth, now)
-        {
+        if let Some(nth) = self.tied_to(wish, tried, now) {
             if may_enter && let Some(pick) = self.enter(nth, now) {
                 return Ok(pick);
             }
-            let barred = (0..self.members.len()).filter(|&other| other != nth).collect();
-            return Err(self.queue_up(whom, barred, now));
-        }
-        if tried.is_empty()
-            && let Some(pick) = self.in_turn(may_enter, now)
-        {
-            return Ok(pick);
-        }
-        for backup in [false, true] {
-            let fit = |nth: &usize| {
-                let member = &self.members[*nth];
-                member.backup == backup && !member.drain && !tried.contains(nth) && self.is_in(*nth, now)
-            };
-            if may_enter && let Some(pick) = self.by_policy(wish.key, &fit, now) {
+        } else {
+            if tried.is_empty()
+                && let Some(pick) = self.in_turn(may_enter, now)
+            {
                 return Ok(pick);
             }
-            if (0..self.members.len()).any(|nth| fit(&nth)) {
-                let barred = (0..self.members.len()).filter(|nth| !fit(nth)).collect();
-                return Err(self.queue_up(whom, barred, now));
+            for backup in [false, true] {
+                let fit = |nth: &usize| self.is_fit(*nth, backup, tried, now);
+                if may_enter && let Some(pick) = self.by_policy(wish.key, &fit, now) {
+                    return Ok(pick);
+                }
+                if (0..self.members.len()).any(|nth| fit(&nth)) {
+                    break; // who is only full is waited for, rather than passed over for a backup
+                }
             }
+        }
+        if let Some(barred) = self.barred(wish, tried, now) {
+            let waiting = self.queue.join(whom, &self.members, barred, self.queue_limit, now);
+            return Err(waiting.map_or(Unserved::QueueFull, Unserved::Wait));
         }
         self.last_resort(tried, now).ok_or(Unserved::Nobody)
     }
 
-    fn queue_up(&self, whom: Caller, barred: Vec<usize>, now: Instant) -> Unserved {
-        let waiting = self.queue.join(whom, &self.members, barred, self.queue_limit, now);
-        waiting.map_or(Unserved::QueueFull, Unserved::Wait)
+    /// Whoever waits under an older rotation waits for these backends from now on, in the same place. `false`: it stays
+    /// where it was, since it has been given a place already, or would have none to wait for.
+    pub fn take_over(&self, waiting: &mut Waiting, wish: Wish, now: Instant) -> bool {
+        self.barred(wish, &[], now).is_some_and(|barred| waiting.move_on(&self.members, barred))
+    }
+
+    /// The backend that the request's cookie names, if it may go there.
+    fn tied_to(&self, wish: Wish, tried: &[usize], now: Instant) -> Option<usize> {
+        let sticky = wish.sticky?;
+        let nth = self.members.iter().position(|member| member.sticky == sticky)?;
+        (!tried.contains(&nth) && self.is_in(nth, now)).then_some(nth)
+    }
+
+    fn is_fit(&self, nth: usize, backup: bool, tried: &[usize], now: Instant) -> bool {
+        let member = &self.members[nth];
+        member.backup == backup && !member.drain && !tried.contains(&nth) && self.is_in(nth, now)
+    }
+
+    /// Whom a request that waits does not wait for. `None`: it would wait for nobody.
+    fn barred(&self, wish: Wish, tried: &[usize], now: Instant) -> Option<Vec<usize>> {
+        let all = 0..self.members.len();
+        if let Some(nth) = self.tied_to(wish, tried, now) {
+            return Some(all.filter(|other| *other != nth).collect());
+        }
+        let barred = |backup| all.clone().filter(move |nth| !self.is_fit(*nth, backup, tried, now)).collect();
+        [false, true].map(barred).into_iter().find(|barred: &Vec<usize>| barred.len() < self.members.len())
     }
 
     /// What the order of turns says; under another policy, only whether somebody is to be tried out.

@@ -201,6 +201,7 @@ impl Exchange {
             }
         }
         client.heed_call();
+        self.move_on(desk);
         let Some((nth, place)) = self.waiting.as_ref().and_then(Waiting::given) else {
             return Err(Stop::NotYet(Wait::client(Wants::CALL)));
         };
@@ -208,6 +209,22 @@ impl Exchange {
             self.record.queued += desk.now.saturating_duration_since(waiting.joined());
         }
         Ok(Pick { nth, place, trial: None })
+    }
+
+    /// Nothing of a request that waits in the queue has been sent: it may go to backends that have come since it began,
+    /// and need not go to those that have left. It keeps its place.
+    fn move_on(&mut self, desk: &Desk) {
+        // First the place in the queue, then the look whether there is anything newer: who makes a new snapshot puts it
+        // in, then calls those who wait. Whichever comes second sees the other.
+        let live = &desk.shared.live;
+        let is_current = desk.live.is_current(live) && std::ptr::eq(&*desk.live, &*self.snapshot);
+        if is_current || !self.tried.is_empty() {
+            return;
+        }
+        let new = live.current();
+        if self.waiting.as_mut().is_some_and(|waiting| new.rotation.take_over(waiting, self.wish, desk.now)) {
+            self.snapshot = new;
+        }
     }
 
     /// Holds a fault against the backend, if it was its doing.
