@@ -595,6 +595,9 @@ fn a_trailer_does_not_steer_framing_routing_or_authentication() {
         "Proxy-Authorization: Basic YTpi",
         "X-Forwarded-For: 1.2.3.4",
         "Forwarded: for=1.2.3.4",
+        // To CGI the same as with dashes.
+        "X_Forwarded_For: 1.2.3.4",
+        "Content_Length: 5",
     ];
     each(dropped, |line| {
         let received = house.passes(with_trailers("", &format!("X-Good: 1\r\n{line}\r\nX-Good: 2\r\n")));

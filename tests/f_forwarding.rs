@@ -504,6 +504,42 @@ fn the_address_of_the_client_is_told_and_a_strangers_claim_is_not() {
 }
 
 #[test]
+fn a_twin_of_a_name_that_we_answer_for_passes_from_nobody() {
+    // Where CGI, WSGI or PHP is spoken, a backend sees one variable for both, and the last one or both of them in it.
+    let names = [
+        "X_Forwarded_For",
+        "x_forwarded_for",
+        "X-Forwarded_For",
+        "X_Forwarded-For",
+        "X.Forwarded.For",
+        "X_Forwarded_Proto",
+        "X_Forwarded_Host",
+        "X_Request_Id",
+        "Max_Forwards",
+        "Proxy_Authorization",
+        "Proxy_Connection",
+        "Keep_Alive",
+        "HTTP2_Settings",
+    ];
+    for flags in [&[], TRUSTED] {
+        let house = House::new(flags);
+        each(names, |name| {
+            let received = house.passes_with(&format!("X-Before: 1\r\n{name}: 1.2.3.4\r\nX-Behind: 1\r\n"));
+            let passed = without(&received.head, &[&OURS[..], &["Host"]].concat());
+            assert_eq!(passed, pairs(&[("X-Before", "1"), ("X-Behind", "1")]), "{name} {flags:?}");
+        });
+        // What only resembles one does pass.
+        each(
+            ["X_Forwarded_Fo", "XForwardedFor", "X_Forwarded_Port", "Ho_t", "user_agent", "X1Forwarded1For"],
+            |name| {
+                let received = house.passes_with(&format!("{name}: 1.2.3.4\r\n"));
+                assert_eq!(received.head.all(name), ["1.2.3.4"], "{flags:?}");
+            },
+        );
+    }
+}
+
+#[test]
 fn the_scheme_and_the_host_are_told_and_a_strangers_claim_is_not() {
     let claims = "X-Forwarded-Proto: https\r\nX-Forwarded-Host: theirs:443\r\n";
     let rows: [(&[&str], &str, &str, &str); 6] = [

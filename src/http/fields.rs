@@ -26,6 +26,9 @@ pub(super) enum Name {
     XForwardedHost,
     XForwardedProto,
     XRequestId,
+    /// One of these names with something else for a dash: `X_Forwarded_For`. CGI and its heirs (WSGI, Rack, PHP) make
+    /// one variable of both, so to them it would be the field that we have checked, written or removed.
+    Twin,
     /// Any other.
     Other,
 }
@@ -50,7 +53,17 @@ pub(super) fn recognise(name: &str) -> Name {
         _ => (&[], &[]),
     };
     let at = candidates.iter().position(|candidate| name.eq_ignore_ascii_case(candidate));
-    at.and_then(|at| meanings.get(at)).copied().unwrap_or(Name::Other)
+    match at.and_then(|at| meanings.get(at)) {
+        Some(meaning) => *meaning,
+        None if candidates.iter().any(|candidate| is_twin(name, candidate)) => Name::Twin,
+        None => Name::Other,
+    }
+}
+
+/// Whether the two differ in nothing but what stands for the dashes: in the name, anything that CGI turns into `_`.
+fn is_twin(name: &str, known: &str) -> bool {
+    let same = |(a, b): (u8, u8)| a.eq_ignore_ascii_case(&b) || (b == b'-' && !a.is_ascii_alphanumeric());
+    name.len() == known.len() && name.bytes().zip(known.bytes()).all(same)
 }
 
 /// The elements of a comma-separated list, without the white space around them. Empty ones are kept: some lists may

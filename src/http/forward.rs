@@ -133,7 +133,8 @@ pub fn forward_request(request: &Request<'_, '_>, sender: &Sender<'_>) -> Forwar
             | Name::XForwardedFor
             | Name::XForwardedHost
             | Name::XForwardedProto
-            | Name::XRequestId => {}
+            | Name::XRequestId
+            | Name::Twin => {}
         }
     }
 
@@ -355,6 +356,7 @@ fn write_end_to_end_fields(out: &mut Vec<u8>, response: &Response<'_, '_>, endin
             | Name::XForwardedHost
             | Name::XForwardedProto
             | Name::XRequestId
+            | Name::Twin
             | Name::Other => write_field(out, field.name, field.value),
             Name::Connection
             | Name::ContentLength

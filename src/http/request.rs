@@ -153,6 +153,7 @@ impl<'t, 'b> Request<'t, 'b> {
                 | Name::XForwardedFor
                 | Name::XForwardedHost
                 | Name::XForwardedProto
+                | Name::Twin
                 | Name::Other => {}
             }
         }

@@ -69,6 +69,7 @@ impl<'t, 'b> Response<'t, 'b> {
                 | Name::XForwardedHost
                 | Name::XForwardedProto
                 | Name::XRequestId
+                | Name::Twin
                 | Name::Other => {}
             }
         }

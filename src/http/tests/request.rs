@@ -22,7 +22,9 @@ fn a_request_goes_on_with_our_fields_behind_its_own() {
 
 #[test]
 fn fields_that_end_here_end_here() {
-    let rows: [&[&str]; 17] = [
+    let rows: [&[&str]; 19] = [
+        &["Content_Length: 5", "transfer.encoding: chunked"],
+        &["X_Forwarded_For: 1.2.3.4", "x-request~id: 1"],
         &["Connection: close"],
         &["Connection: keep-alive"],
         &["Keep-Alive: timeout=5"],
