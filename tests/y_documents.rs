@@ -29,7 +29,7 @@ fn source() -> String {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 gather(&path, into);
-            } else {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 *into += &fs::read_to_string(&path).unwrap();
             }
         }
@@ -161,6 +161,37 @@ fn every_rule_has_tests_and_every_test_of_a_rule_exists() {
         let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
         for test in tests.split(", ").map(|name| name.trim_matches('`')) {
             assert!(source.contains(&format!("fn {test}()")), "there is no test {test:?} for: {row}");
+        }
+    }
+}
+
+#[test]
+fn every_technique_of_smuggling_has_a_function_that_refuses_it_and_a_test_that_shows_it() {
+    let page = text("docs/SMUGGLING.md");
+    let source = source();
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| technique |"))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    assert!(rows.len() > 40, "the list was not understood");
+    for row in rows {
+        let [_, _, functions, tests] = row[..] else { panic!("not four cells: {row:?}") };
+        for function in functions.split(", ").map(|name| name.trim_matches('`')) {
+            let mut parts: Vec<&str> = function.split("::").collect();
+            let name = parts.pop().unwrap();
+            let is_there = ["(", "<"].iter().any(|behind| source.contains(&format!("fn {name}{behind}")));
+            assert!(is_there, "there is no function {function:?} for: {row:?}");
+            for owner in parts {
+                let declarations = [format!(" {owner} {{"), format!(" {owner}<"), format!("mod {owner};")];
+                assert!(
+                    declarations.iter().any(|words| source.contains(words)),
+                    "there is no {owner} for {function:?}"
+                );
+            }
+        }
+        for test in tests.split(", ").map(|name| name.trim_matches('`')) {
+            assert!(source.contains(&format!("fn {test}(")), "there is no test {test:?} for: {row:?}");
         }
     }
 }
