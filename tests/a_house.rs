@@ -29,11 +29,11 @@ const CRATES: [(&str, &[&str]); 14] = [
         ],
     ),
     ("signal_hook", &["src/main.rs"]),
-    ("clap", &["src/config/"]),
+    ("clap", &["src/config/", "src/bin/lab/"]),
     ("toml", &["src/config/"]),
     ("strsim", &["src/config/"]),
     ("httpdate", &["src/exchange/desk.rs"]),
-    ("humantime", &["src/access_log.rs", "src/config/"]),
+    ("humantime", &["src/access_log.rs", "src/bin/lab/", "src/config/"]),
     ("simple_logger", &["src/logger.rs"]),
     ("log", &[]),
 ];
