@@ -141,6 +141,7 @@ impl Patient {
     }
 
     fn take_to_heart(&self, mood: Mood) {
+        log::info!("the demonstration's backend on {}: {mood:?}", self.address);
         *self.mood() = mood;
         self.changed.notify_all();
         if let Mood::Dead(_) = mood {
@@ -207,14 +208,14 @@ fn converse(mut connection: &TcpStream, patient: &Patient, ward: &[Arc<Patient>]
         let Ok(request) = Request::read(&received[..head_end], &scan, &mut table, LIMITS) else { return Ok(()) };
         let stays = client_may_stay(request.version, request.options) && request.framing != BodyFraming::Chunked;
         let told = command(&request, patient, ward);
-        let answer = match &told {
-            Some((answer, _)) => answer.clone(),
-            None => ordinary(&request, patient),
-        };
+        let (answer, moods) = told.unwrap_or_else(|| (ordinary(&request, patient), Vec::new()));
+        // Told to die, it says so before it does; all else it does before it says so.
+        let (dying, other): (Vec<_>, Vec<_>) = moods.into_iter().partition(|(_, mood)| matches!(mood, Mood::Dead(_)));
+        for (patient, mood) in other {
+            patient.take_to_heart(mood);
+        }
         connection.write_all(&answer.written(&request, stays))?;
-        // Told to die, it says so before it does.
-        for (patient, mood) in told.map(|(_, moods)| moods).unwrap_or_default() {
-            log::info!("the demonstration's backend on {}: {mood:?}", patient.address);
+        for (patient, mood) in dying {
             patient.take_to_heart(mood);
         }
         let body = match request.framing {
@@ -231,7 +232,6 @@ fn converse(mut connection: &TcpStream, patient: &Patient, ward: &[Arc<Patient>]
     }
 }
 
-#[derive(Clone)]
 struct Answer {
     status: &'static str,
     body: String,
