@@ -67,6 +67,8 @@ reasons! {
     ExpectationFailed: "expectation-failed", Client, 417;
     /// A request for an https URL on a plain port.
     Misdirected: "misdirected", Client, 421;
+    /// The client's address has asked more often than it may.
+    TooManyRequests: "too-many-requests", Client, 429;
     /// The head is larger than its limit, or has more fields.
     HeadTooLarge: "head-too-large", Client, 431;
     /// The client left before its answer was complete.
@@ -194,6 +196,7 @@ pub fn phrase(status: u16) -> &'static str {
         414 => "URI Too Long",
         417 => "Expectation Failed",
         421 => "Misdirected Request",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",

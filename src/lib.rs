@@ -15,6 +15,7 @@ pub mod live;
 pub mod health;
 pub mod config;
 pub mod error;
+pub mod addresses;
 pub mod balance;
 pub mod net;
 pub mod http;

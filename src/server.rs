@@ -306,8 +306,9 @@ fn accept(shared: &Arc<Shared>, listeners: Listeners<Arc<ListenerSettings>>, mos
     let make_room = || shared.make_room();
     listeners.accept(is_full, make_room, |socket, peer, listener| {
         let now = Instant::now();
-        let deadline = now + shared.live.current().config.timeouts.first_byte;
-        let arrival = Door::arrival(peer, &listener);
+        let snapshot = shared.live.current();
+        let Some(arrival) = shared.door.arrival(peer, &listener, &snapshot.config, now) else { return Ok(()) };
+        let deadline = now + snapshot.config.timeouts.first_byte;
         shared.lot.admit(socket, deadline, |connection| Box::new(Client::new(connection, peer, arrival, now, shared)))
     });
 }

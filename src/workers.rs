@@ -60,6 +60,7 @@ fn lead(
         if now.duration_since(*swept) >= SWEEP {
             *swept = now;
             shared.live.current().rotation.sweep(now);
+            shared.door.sweep(now);
         }
         if ready.len() > 1 {
             return Some(now);
@@ -86,7 +87,7 @@ fn lead(
     }
 }
 
-/// How often spares are looked at, by whoever leads.
+/// How often spares are looked at, and a part of the addresses, by whoever leads.
 const SWEEP: Duration = Duration::from_millis(100);
 
 /// Gives those a turn who have been given a place at a backend: by the turn before, that is, by somebody who left one.
@@ -165,7 +166,9 @@ mod tests {
                 connection.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 4\r\n\r\nfine").unwrap();
             }
         });
-        let flags = ["--listen", "127.0.0.1:0", "--workers", "2", "--access-log", "off", &url];
+        // As many connections as there will be panics: each of them must be counted out.
+        let flags = "--listen 127.0.0.1:0 --workers 2 --access-log off --connections-per-address 5";
+        let flags: Vec<&str> = flags.split(' ').chain([&*url]).collect();
         let balancer = Balancer::start(Config::from_args(flags).unwrap()).unwrap();
         // More often than there are workers: none of them may be lost to it.
         for panics in 1..=4 {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use program::{Program, command, output, run};
 use support::{Backend, Client, each};
 use threadbare::Config;
+use threadbare::addresses::Rate;
 use threadbare::balance::{HashKey, Policy};
 
 /// A file that is gone when its test is.
@@ -126,6 +127,9 @@ statuses = [502, 503]
 max_exchanges = 10
 max_body = "1MiB"
 lowest_rate = 0
+connections_per_address = 30
+requests_per_address = 40
+request_burst_per_address = 50
 
 [limits]
 head_bytes = 4096
@@ -194,6 +198,8 @@ fn every_key_of_the_file_is_taken() {
     assert_eq!(config.retries.statuses, [502, 503]);
     let load = &config.load;
     assert_eq!((load.max_exchanges, load.max_body, load.lowest_rate), (Some(10), Some(1 << 20), 0));
+    assert_eq!((load.connections_per_address, load.requests_per_address), (Some(30), Some(40)));
+    assert_eq!(load.rate_per_address(), Some(Rate { a_second: 40, burst: 50 }));
     let limits = &config.request_limits;
     assert_eq!((limits.head_bytes, limits.target_bytes, limits.fields), (4096, 2048, 50));
     assert_eq!(config.response_head_bytes, 65536);
@@ -291,6 +297,8 @@ fn what_is_wrong_is_told_with_its_place() {
         ("[retry]\nstatuses = [502, 200]", "2:18", &["400 to 599"]),
         ("[load]\nmax_exchanges = 0", "2:17", &["at least 1"]),
         ("[load]\nmax_body = \"many\"", "2:12", &["KiB"]),
+        ("[load]\nconnections_per_address = 0", "2:27", &["1 to 1000000000"]),
+        ("[load]\nrequests_per_address = \"10/s\"", "2:24", &["a whole number"]),
         ("[limits]\nhead_bytes = \"1MiB\"", "2:14", &["64 B - 64 KiB"]),
         ("[limits]\nhead_bytes = 1", "2:14", &["64 B - 64 KiB"]),
         ("[limits]\nhead_fields = 0", "2:15", &["1 - 1000"]),
@@ -405,6 +413,8 @@ fn flags_override_the_file() {
 fn a_flag_that_makes_the_file_impossible_is_refused() {
     let message = complaint(BACKEND, &["--longest-ejection", "500ms"]);
     assert!(message.contains("--shortest-ejection") && message.contains("--longest-ejection"), "{message}");
+    let rate = config(BACKEND, &["--requests-per-address", "5"]).load.rate_per_address();
+    assert_eq!(rate, Some(Rate { a_second: 5, burst: 5 }), "a burst of a second's worth, where none is given");
 }
 
 #[test]

@@ -523,7 +523,7 @@ fn a_reload_changes_who_brings_headers_for_connections_to_come_and_for_no_other(
 #[test]
 fn a_drain_answers_what_was_on_its_way_behind_a_header_and_does_not_wait_for_the_rest_of_one() {
     let backend = Backend::answering(OK);
-    let balancer = balancer(PROXIES, &[&backend], &[]);
+    let balancer = balancer(PROXIES, &[&backend], &["--first-byte-timeout", "60s"]);
     let mut half = saying(&balancer, &V1.as_bytes()[..20]);
     let mut late = saying(&balancer, &V1.as_bytes()[..20]);
     eventually(|| balancer.counters().parked == 2, "both wait");

@@ -312,3 +312,247 @@ fn the_same_key_goes_to_the_same_backend() {
         assert!(gained.contains(&6), "{key}: {gained:?}");
     }
 }
+
+/// What a listener behind a proxy gets, so that a client may have any address.
+const BEHIND_A_PROXY: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.0/8\"]\n";
+
+fn settings(text: &str, backend: &Backend) -> Config {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("threadbare-limits-{}-{}.toml", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let path = std::env::temp_dir().join(name);
+    fs::write(&path, text).unwrap();
+    let config = Config::from_args(["--access-log", "off", "--config", path.to_str().unwrap(), &backend.url()]);
+    fs::remove_file(&path).unwrap();
+    config.unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// Its connection, once the proxy has said whose it is.
+fn connect_from(balancer: &Balancer, address: &str) -> Client {
+    let mut client = Client::connect(balancer.address());
+    let family = if address.contains(':') { "TCP6 {} ::" } else { "TCP4 {} 0.0.0.0" };
+    client.send(format!("PROXY {} 1 2\r\n", family.replace("{}", address)).as_bytes());
+    client
+}
+
+fn is_served(client: &mut Client) -> bool {
+    client.try_send(GET.as_bytes());
+    match client.try_response("GET") {
+        Ok(response) => {
+            assert_eq!(response.status, 200, "{response:?}");
+            true
+        }
+        Err(cut) => {
+            assert!(cut.head.is_none() && cut.end != support::End::TimedOut, "{cut:?}");
+            false
+        }
+    }
+}
+
+#[test]
+fn an_address_that_has_as_many_connections_as_it_may_gets_no_other_and_no_answer() {
+    let backend = good();
+    let balancer = balancer(&[&backend.url()], &["--connections-per-address", "2"]);
+    // They count from the beginning, whether they ask or not.
+    let mut clients = [Client::connect(balancer.address()), Client::connect(balancer.address())];
+    for _ in 0..20 {
+        let (bytes, end) = Client::connect(balancer.address()).try_to_end();
+        assert!(bytes.is_empty() && end == support::End::Closed, "{end:?} after {bytes:?}");
+    }
+    assert!(clients.iter_mut().all(is_served), "those that are there notice nothing");
+    let [first, second] = clients;
+    first.abort();
+    eventually(|| is_served(&mut Client::connect(balancer.address())), "one has left, and another may come");
+    drop(second);
+    eventually(|| balancer.counters().connections == 0, "all have left");
+}
+
+#[test]
+fn a_connection_counts_no_longer_than_it_lasts_however_it_ends() {
+    const MOST: usize = 5;
+    let backend = Backend::start(|connection| {
+        while let Some(request) = connection.read_request() {
+            match &*request.target {
+                "/tunnel" => {
+                    connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+                    connection.read_to_end();
+                }
+                "/cut" => {
+                    connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+                    return;
+                }
+                "/reset" => return connection.reset(),
+                _ => {
+                    connection.send(OK.as_bytes());
+                }
+            }
+        }
+    });
+    let most = MOST.to_string();
+    let flags = ["--connections-per-address", &most, "--first-byte-timeout", "500ms", "--head-timeout", "500ms"];
+    let balancer = balancer(&[&backend.url()], &flags);
+    let tunnel = "GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    // What a client says, whether it waits for what comes, and whether it leaves with a reset.
+    let rows = [
+        ("", false, false),
+        ("", false, true),
+        ("", true, false),
+        ("GET / HT", false, true),
+        ("GET / HT", true, false),
+        ("nonsense\n\n", true, false),
+        (GET, false, true),
+        (GET, false, false),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", true, false),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf", false, true),
+        ("GET /cut HTTP/1.1\r\nHost: a\r\n\r\n", true, false),
+        ("POST /reset HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx", true, false),
+        (tunnel, false, true),
+        (tunnel, false, false),
+    ];
+    for (bytes, waits, resets) in rows {
+        let clients: Vec<Client> = (0..MOST)
+            .map(|_| {
+                let mut client = Client::connect(balancer.address());
+                client.send(bytes.as_bytes());
+                client
+            })
+            .collect();
+        for mut client in clients {
+            if bytes == tunnel {
+                assert_eq!(client.read_head("GET").start, "HTTP/1.1 101 Switching Protocols");
+            }
+            if waits {
+                let (_, end) = client.try_to_end();
+                assert_ne!(end, support::End::TimedOut, "{}", client.story());
+            }
+            if resets {
+                client.abort();
+            }
+        }
+        let is_room = || {
+            let mut clients: Vec<Client> = (0..MOST).map(|_| Client::connect(balancer.address())).collect();
+            clients.iter_mut().all(is_served)
+        };
+        eventually(is_room, &format!("after {bytes:?} there is room for all again"));
+        eventually(|| balancer.counters().connections == 0, "all have left");
+    }
+}
+
+#[test]
+fn behind_a_proxy_it_is_the_clients_address_that_counts() {
+    let backend = good();
+    let text = format!("{BEHIND_A_PROXY}[load]\nconnections_per_address = 1\n");
+    let balancer = Balancer::start(settings(&text, &backend)).unwrap();
+    let mut first = ["192.0.2.1", "192.0.2.2", "2001:db8:0:1::1", "2001:db8:0:2::1"].map(|address| {
+        let mut client = connect_from(&balancer, address);
+        assert!(is_served(&mut client), "{address}");
+        client
+    });
+    for address in ["192.0.2.1", "::ffff:192.0.2.2", "2001:db8:0:1::1", "2001:db8:0:2:ffff:ffff:ffff:ffff"] {
+        assert!(!is_served(&mut connect_from(&balancer, address)), "{address}");
+    }
+    // The proxy's own connections count as its own.
+    let mut unknown = Client::connect(balancer.address());
+    unknown.send(b"PROXY UNKNOWN\r\n");
+    assert!(is_served(&mut unknown) && first.iter_mut().all(is_served));
+    let mut unknown = Client::connect(balancer.address());
+    unknown.send(b"PROXY UNKNOWN\r\n");
+    assert!(!is_served(&mut unknown));
+}
+
+#[test]
+fn an_address_that_asks_too_often_is_told_when_to_come_again() {
+    let backend = good();
+    let text = format!("{BEHIND_A_PROXY}[load]\nrequests_per_address = 1\nrequest_burst_per_address = 3\n");
+    let balancer = Balancer::start(settings(&text, &backend)).unwrap();
+    let mut client = connect_from(&balancer, "2001:db8::1");
+    let began = std::time::Instant::now();
+    client.send(GET.repeat(40).as_bytes());
+    let answers: Vec<support::Response> = (0..40).map(|_| client.read_response("GET")).collect();
+    let passed = answers.iter().filter(|answer| answer.status == 200).count();
+    let most = 4 + usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!((3..=most).contains(&passed), "{passed} passed");
+    assert!(answers[..3].iter().all(|answer| answer.status == 200), "{answers:?}");
+    assert_eq!(backend.requests().len(), passed, "the others reached nobody");
+    for answer in answers.iter().filter(|answer| answer.status != 200) {
+        assert!(answer.status == 429 && answer.text().contains("429 too-many-requests"), "{answer:?}");
+        assert!(answer.reason == "Too Many Requests" && !answer.closes(), "{answer:?}");
+        assert_eq!(answer.head.get("Retry-After"), Some("1"), "{answer:?}");
+    }
+    assert_eq!(answers.iter().filter(|answer| answer.status == 429).count(), 40 - passed);
+    // Its neighbour in the same network is the same client; whoever lives elsewhere is not.
+    client = connect_from(&balancer, "2001:db8::2");
+    client.send(GET.repeat(10).as_bytes());
+    assert!((0..10).any(|_| client.read_response("GET").status == 429));
+    assert!(is_served(&mut connect_from(&balancer, "2001:db8:1::1")));
+    eventually(|| ask_from(&balancer, "2001:db8::1") == 200, "after a second it is its turn again");
+    eventually(|| balancer.counters().in_flight == 0, "refused requests are counted out");
+}
+
+fn ask_from(balancer: &Balancer, address: &str) -> u16 {
+    let mut client = connect_from(balancer, address);
+    client.send(GET.as_bytes());
+    client.read_response("GET").status
+}
+
+#[test]
+fn the_body_of_a_request_too_many_is_never_parsed_as_a_request() {
+    let backend = good();
+    let balancer = balancer(&[&backend.url()], &["--requests-per-address", "1"]);
+    let upload = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{GET}", GET.len());
+    let refused = || {
+        let mut client = Client::connect(balancer.address());
+        client.send(upload.as_bytes());
+        let answer = client.read_response("POST");
+        let is_refused = answer.status == 429;
+        if is_refused {
+            assert!(answer.closes(), "{answer:?}");
+            client.expect_closed();
+        }
+        is_refused
+    };
+    eventually(refused, "one of them is one too many");
+    assert!(backend.requests().iter().all(|request| request.method == "POST"));
+}
+
+#[test]
+fn proxies_that_are_trusted_are_many_clients_and_not_limited() {
+    let backend = good();
+    let flags = ["--connections-per-address", "1", "--requests-per-address", "1", "--trusted-proxy", "127.0.0.1"];
+    let balancer = balancer(&[&backend.url()], &flags);
+    let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(balancer.address())).collect();
+    assert!(clients.iter_mut().all(is_served));
+}
+
+#[test]
+fn a_reload_changes_what_an_address_may_and_drops_nobody() {
+    let backend = good();
+    let listener = "[[listener]]\naddress = \"127.0.0.1:0\"\n[load]\n";
+    let set = |load: &str| settings(&format!("{listener}{load}"), &backend);
+    let balancer = Balancer::start(set("connections_per_address = 1")).unwrap();
+    let connect = || Client::connect(balancer.address());
+    let mut clients = vec![connect()];
+    assert!(is_served(&mut clients[0]) && !is_served(&mut connect()));
+    balancer.reload(set("connections_per_address = 2")).unwrap();
+    clients.push(connect());
+    assert!(clients.iter_mut().all(is_served) && !is_served(&mut connect()));
+    balancer.reload(set("connections_per_address = 1")).unwrap();
+    assert!(clients.iter_mut().all(is_served), "who is there stays");
+    assert!(!is_served(&mut connect()));
+    balancer.reload(set("")).unwrap();
+    clients.extend([connect(), connect()]);
+    assert!(clients.iter_mut().all(is_served));
+    // Those that came while there was no limit are not counted, the two before them are.
+    balancer.reload(set("connections_per_address = 3")).unwrap();
+    clients.push(connect());
+    assert!(clients.iter_mut().all(is_served) && !is_served(&mut connect()));
+
+    balancer.reload(set("requests_per_address = 1")).unwrap();
+    let mut statuses = Vec::new();
+    for _ in 0..20 {
+        clients[0].send(GET.as_bytes());
+        statuses.push(clients[0].read_response("GET").status);
+    }
+    assert!(statuses.contains(&429), "{statuses:?}");
+    balancer.reload(set("requests_per_address = 1000000")).unwrap();
+    assert!(clients.iter_mut().all(is_served), "a connection that was open before");
+}

@@ -238,6 +238,22 @@ pub(super) const KEYS: &[Key<Config>] = &[
         "The least that a client must send or take of a body, in bytes a second, once it has been waited for for 30s; \
          0 turns it off",
         |c, t| put(&mut c.load.lowest_rate, number(t, 0, MANY)), |c| one(c.load.lowest_rate)),
+    key::<Config>("load.connections_per_address", "connections-per-address", Shape::Number,
+        "Most connections open at once from one address (IPv6: from one /64); more are closed at once. No limit if not \
+         given",
+        |c, t| put_some(&mut c.load.connections_per_address, number(t, 1, MANY)),
+        |c| perhaps(c.load.connections_per_address))
+        .unset("no limit"),
+    key::<Config>("load.requests_per_address", "requests-per-address", Shape::Number,
+        "Most requests a second from one address (IPv6: from one /64); beyond it 429. No limit if not given",
+        |c, t| put_some(&mut c.load.requests_per_address, number(t, 1, MANY)),
+        |c| perhaps(c.load.requests_per_address))
+        .unset("no limit"),
+    key::<Config>("load.request_burst_per_address", "request-burst-per-address", Shape::Number,
+        "Of these, so many at once after a pause; a second's worth if not given",
+        |c, t| put_some(&mut c.load.request_burst_per_address, number(t, 1, MANY)),
+        |c| perhaps(c.load.request_burst_per_address))
+        .unset("a second's worth"),
     key::<Config>("timeouts.first_byte", "first-byte-timeout", Shape::Time,
         "A new connection, until its first byte; then it is closed",
         |c, t| put(&mut c.timeouts.first_byte, time(t)), |c| one(show_time(c.timeouts.first_byte))),

@@ -14,6 +14,7 @@ mod file;
 mod flags;
 mod show;
 
+use crate::addresses::Rate;
 use crate::balance::{ActiveHealth, BackendSettings, BalanceSettings, Origin, PassiveHealth, RetrySettings};
 use crate::http;
 use crate::net::Network;
@@ -111,11 +112,33 @@ pub struct Load {
     /// The least that a client must send of a body, or take of one, in bytes a second, once it has been waited for for
     /// 30 s. Default 240; 0 turns it off.
     pub lowest_rate: u64,
+    /// Most connections open at once from one address (of IPv6, from one /64). Default: no limit; more are closed at
+    /// once. It does not hold for `trusted_proxies`, nor does the next.
+    pub connections_per_address: Option<usize>,
+    /// Most requests a second from one address. Default: no limit; beyond it 429 `too-many-requests`.
+    pub requests_per_address: Option<u32>,
+    /// Of these, so many at once from one address that has not asked for a while. Default: a second's worth.
+    pub request_burst_per_address: Option<u32>,
+}
+
+impl Load {
+    /// How often an address may ask; none if as often as it likes.
+    pub fn rate_per_address(&self) -> Option<Rate> {
+        let a_second = self.requests_per_address?;
+        Some(Rate { a_second, burst: self.request_burst_per_address.unwrap_or(a_second) })
+    }
 }
 
 impl Default for Load {
     fn default() -> Load {
-        Load { max_exchanges: None, max_body: None, lowest_rate: 240 }
+        Load {
+            max_exchanges: None,
+            max_body: None,
+            lowest_rate: 240,
+            connections_per_address: None,
+            requests_per_address: None,
+            request_burst_per_address: None,
+        }
     }
 }
 

@@ -36,8 +36,9 @@ pub(super) fn to_fault(
         line.push(')');
     }
     line.push('\n');
-    // A second: the queue of a backend that is restarting is over by then, and the client is not kept waiting long.
-    let retry = if status == 503 { "Retry-After: 1\r\n" } else { "" };
+    // A second: the queue of a backend that is restarting is over by then, an address may ask again, and the client is
+    // not kept waiting long.
+    let retry = if matches!(status, 429 | 503) { "Retry-After: 1\r\n" } else { "" };
     write(status, retry, &line, persistence, body, desk, out)
 }
 

@@ -1,26 +1,35 @@
-//! Who a client is, where a proxy before us says so.
+//! Who comes in, and how many of one address may.
 //!
 //! A proxy that passes bytes on unread hides the client's address. By the PROXY protocol it says it, in a header before
 //! the client's first byte. Whether a connection begins with a header is never read off its bytes: it does if its peer
 //! is in the listener's networks, and doesn't else. So no stranger can write one, and none of those peers can come
 //! without one, and be taken for its client.
+//!
+//! An address that has as many connections as it may is refused another by a close, without an answer: who opens
+//! thousands is after descriptors, and an answer would hold one until it is taken, for a second at least. (HAProxy's
+//! `tcp-request connection reject` does the same; nginx counts only connections that have asked for something, and so
+//! can answer, and does not count those that say nothing.) One that asks too often gets an answer, 429, since it is told
+//! when to come again, and its connection stays, since a new one would cost us more.
+//!
+//! Proxies that are trusted are not limited: each of them is many clients.
 
 use super::desk::Desk;
-use crate::config::ListenerSettings;
+use crate::addresses::{Addresses, Guest};
+use crate::config::{Config, ListenerSettings};
 use crate::net::Connection;
 use crate::net::proxy_protocol::{LONGEST, Parsed, parse};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What stands at the beginning of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Arrival {
-    /// What a proxy says of the client.
+    /// What a proxy says of the client. Whose connection it counts as is known only then.
     Introduced,
     /// A request of the peer's own.
-    Direct,
+    Direct(Guest),
 }
 
 /// Why nobody has been introduced.
@@ -37,16 +46,50 @@ pub(super) enum Unintroduced {
 /// Where clients come in.
 #[derive(Debug, Default)]
 pub struct Door {
+    addresses: Arc<Addresses>,
     nameless: Seldom,
+    crowded: Seldom,
 }
 
 impl Door {
-    /// How a connection of this peer begins.
-    pub fn arrival(peer: SocketAddr, listener: &ListenerSettings) -> Arrival {
+    /// How a connection of this peer begins; none if it is to be closed.
+    pub fn arrival(
+        &self,
+        peer: SocketAddr,
+        listener: &ListenerSettings,
+        config: &Config,
+        now: Instant,
+    ) -> Option<Arrival> {
         match listener.proxy_protocol_from.iter().any(|network| network.contains(peer.ip())) {
-            true => Arrival::Introduced,
-            false => Arrival::Direct,
+            true => Some(Arrival::Introduced),
+            false => self.let_in(peer, config, now).map(Arrival::Direct),
         }
+    }
+
+    /// Counts a client's connection in; none if its address has as many as it may. Connections that came while there was
+    /// no limit are not counted.
+    pub(super) fn let_in(&self, client: SocketAddr, config: &Config, now: Instant) -> Option<Guest> {
+        let Some(most) = config.load.connections_per_address.filter(|_| !config.trusts(client.ip())) else {
+            return Some(Guest::default());
+        };
+        let guest = self.addresses.enter(client.ip(), most);
+        if guest.is_none() {
+            self.crowded.tell(now, |more| {
+                log::warn!("closed a connection of {client}: its address has {most} open already{more}");
+            });
+        }
+        guest
+    }
+
+    /// Whether this client's address may ask for something now; if so, that is counted.
+    pub(super) fn may_ask(&self, client: SocketAddr, config: &Config, now: Instant) -> bool {
+        let rate = config.load.rate_per_address().filter(|_| !config.trusts(client.ip()));
+        rate.is_none_or(|rate| self.addresses.may_ask(client.ip(), rate, now))
+    }
+
+    /// Forgets addresses that need not be known any more; to be called now and then.
+    pub fn sweep(&self, now: Instant) {
+        self.addresses.sweep(now);
     }
 
     /// Reads the header on. The client's address, if the proxy knows it; what lies behind the header stays with the

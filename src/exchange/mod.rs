@@ -5,7 +5,7 @@
 //! is the order of things.
 //!
 //! - `stop`: how straight-line code says "not yet";
-//! - `door`: who a client is, where a proxy before us says so;
+//! - `door`: who comes in, and how many of one address may;
 //! - `gather`: a head, from as many reads as it takes;
 //! - `relay`: one request and its response;
 //! - `upload`: the request's way to the backend;
@@ -35,6 +35,7 @@ mod upload;
 pub use desk::{Budget, Counts, Desk, Shared};
 pub use door::{Arrival, Door};
 
+use crate::addresses::Guest;
 use crate::error::{Fault, Reason};
 use crate::http::{
     BodyFraming, Claims, FieldTable, HeadScan, MaxForwards, Persistence, Request, Sender, Version, client_may_stay,
@@ -63,6 +64,8 @@ pub struct Client {
     since: Instant,
     /// It has had an answer.
     is_known: bool,
+    /// Counts it out of its address's connections, once it is gone.
+    guest: Guest,
     shared: Arc<Shared>,
 }
 
@@ -110,11 +113,11 @@ impl Client {
         shared: &Arc<Shared>,
     ) -> Client {
         shared.connections.enter();
-        let phase = match arrival {
-            Arrival::Introduced => Phase::Introduction,
-            Arrival::Direct => Phase::Idle,
+        let (phase, guest) = match arrival {
+            Arrival::Introduced => (Phase::Introduction, Guest::default()),
+            Arrival::Direct(guest) => (Phase::Idle, guest),
         };
-        Client { connection, address: peer, phase, since: now, is_known: false, shared: Arc::clone(shared) }
+        Client { connection, address: peer, phase, since: now, is_known: false, guest, shared: Arc::clone(shared) }
     }
 
     /// Since when it has been idle, if it has been for long enough to be closed when a descriptor is needed. A client
@@ -188,6 +191,10 @@ impl Client {
         match self.shared.door.introduction(&mut self.connection, self.address, desk) {
             Ok(source) => {
                 self.address = source.unwrap_or(self.address);
+                let Some(guest) = self.shared.door.let_in(self.address, &desk.live.config, desk.now) else {
+                    return Ok(false);
+                };
+                self.guest = guest;
                 self.phase = Phase::Idle;
                 Ok(true)
             }
@@ -249,6 +256,9 @@ impl Client {
         let fresh_id = str::from_utf8(&fresh_id).unwrap_or_default();
         let id = request.id.unwrap_or(fresh_id).as_bytes();
         let record = Record::new(self.address, began);
+        if !self.shared.door.may_ask(self.address, &desk.live.config, desk.now) {
+            return self.turn_away(&request, id, record, Reason::TooManyRequests, desk);
+        }
         if request.max_forwards == Some(MaxForwards::AnswerHere) {
             return self.answer_here(&request, id, record, desk);
         }
