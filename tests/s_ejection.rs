@@ -4,10 +4,13 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Instant;
 use support::{Backend, Client, Gate, balancer, eventually};
 use threadbare::Balancer;
+use threadbare::balance::{self, BackendSettings, BalanceSettings, Failure, PassiveHealth, RetrySettings, Rotation};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -76,7 +79,7 @@ fn a_backend_that_has_stopped_answering_gets_nothing_new() {
         assert_eq!(ask(&balancer), 200, "the other one has the turns between");
     }
     // From half a second on, no turn goes there; one trial may.
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let mut answered = 0;
     while begun.elapsed() < std::time::Duration::from_millis(600) {
         let mut client = Client::connect(balancer.address());
@@ -116,6 +119,32 @@ fn evidence_of_requests_never_ejects_more_than_half_and_never_empties_the_rotati
     well.store(true, Ordering::SeqCst);
     // The two that were never ejected are well again at once.
     assert!((0..10).filter(|_| ask(&balancer) == 200).count() >= 9);
+}
+
+#[test]
+fn two_workers_that_eject_at_once_eject_no_more_than_half() {
+    for round in 0..1000 {
+        let queue = Arc::default();
+        let backend = |nth: u16| {
+            let settings = BackendSettings::at(format!("127.0.0.1:{}", 1 + nth).parse().unwrap());
+            (Arc::new(balance::Backend::new(&settings.name, settings.origin.clone(), Vec::new(), &queue)), settings)
+        };
+        let (balance, passive) = (BalanceSettings::default(), PassiveHealth::default());
+        let members = [backend(1), backend(2)];
+        let rotation = Rotation::new(members.clone(), Arc::clone(&queue), &balance, passive, &RetrySettings::default());
+        let both = Barrier::new(2);
+        thread::scope(|scope| {
+            for (backend, _) in &members {
+                let (rotation, both) = (&rotation, &both);
+                scope.spawn(move || {
+                    both.wait();
+                    (0..3).for_each(|_| rotation.failed(backend, Failure::NoAnswer, None, Instant::now()));
+                });
+            }
+        });
+        let out = members.iter().filter(|(backend, _)| backend.health.is_out()).count();
+        assert_eq!(out, 1, "in round {round}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //!
 //! No socket and no clock may enter: `now` is handed in.
 
+mod fastest;
 mod flip;
 mod state;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod tests;
 pub use flip::{Failure, Flip, Verdict, Why};
 
 use super::{ActiveHealth, PassiveHealth};
+use fastest::Fastest;
 use state::{Claim, State};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +31,7 @@ pub struct Health {
     word: AtomicU64,
     /// When the backend last answered, or last got something to do.
     progress: AtomicU64,
+    fastest: Fastest,
     state: Mutex<State>,
 }
 
@@ -78,7 +81,13 @@ const FLAG_BITS: u32 = 8;
 impl Health {
     /// A backend about which nothing bad is known.
     pub fn new(now: Instant) -> Health {
-        Health { born: now, word: AtomicU64::new(0), progress: AtomicU64::new(0), state: Mutex::default() }
+        Health {
+            born: now,
+            word: AtomicU64::new(0),
+            progress: AtomicU64::new(0),
+            fastest: Fastest::default(),
+            state: Mutex::default(),
+        }
     }
 
     /// What the backend may be given now.
@@ -137,24 +146,38 @@ impl Health {
         self.change(|state| state.failed(failure, claim, self.clock(now), settings, may_eject))
     }
 
-    /// Whether the backend, which is to answer so many requests (`awaited`), has stopped answering. To be asked before it
-    /// is given another, or every tick. Tunnels, and answers that have begun, are not awaited.
-    pub fn look_for_stall(
+    /// An answer took so long.
+    pub fn note_latency(&self, took: Duration, now: Instant) {
+        self.fastest.note(state::milliseconds(took), self.clock(now));
+    }
+
+    /// Whether the backend, which is to answer so many requests (`awaited`), has stopped answering: nobody looks that up
+    /// under a lock. To be asked before it is given another, or every tick. Tunnels, and answers that have begun, are not
+    /// awaited.
+    pub fn has_stalled(&self, now: Instant, awaited: usize, settings: &PassiveHealth) -> bool {
+        if awaited < settings.stall_in_flight.max(1) || !settings.enabled {
+            return false;
+        }
+        if self.word.load(Ordering::Relaxed) & (EJECTED | DOWN) != 0 {
+            return false;
+        }
+        let usual = Duration::from_millis(self.fastest.read(self.clock(now)));
+        self.silence(now) >= patience(awaited, settings).max(2 * usual)
+    }
+
+    /// Ejects a backend that has stalled, if it may be: see [`Health::has_stalled`] and [`Health::failed`].
+    pub fn stalled(
         &self,
         now: Instant,
         awaited: usize,
         settings: &PassiveHealth,
         may_eject: impl FnOnce(Failure) -> bool,
     ) -> Option<Flip> {
-        if awaited < settings.stall_in_flight.max(1) || !settings.enabled {
+        if !self.has_stalled(now, awaited, settings) {
             return None;
         }
-        let now = self.clock(now);
-        let silence = Duration::from_millis(now.saturating_sub(self.progress.load(Ordering::Relaxed)));
-        if silence < settings.stall || self.word.load(Ordering::Relaxed) & (EJECTED | DOWN) != 0 {
-            return None;
-        }
-        self.change(|state| state.stalled(awaited, silence, now, settings, may_eject))
+        let silence = self.silence(now);
+        self.change(|state| state.stalled(awaited, silence, self.clock(now), settings, may_eject))
     }
 
     /// Leave to send one request, if a trial is due and nobody else has it. It must go to `answered` or `failed`.
@@ -214,6 +237,10 @@ impl Health {
         self.change(|state| state.hasten(self.clock(now)));
     }
 
+    fn silence(&self, now: Instant) -> Duration {
+        Duration::from_millis(self.clock(now).saturating_sub(self.progress.load(Ordering::Relaxed)))
+    }
+
     fn note_progress(&self, now: Instant) {
         let now = self.clock(now);
         // Stored only when it changes: a thousand answers in a millisecond leave the others' copies of the line alone.
@@ -242,6 +269,13 @@ impl Health {
     fn clock(&self, now: Instant) -> u64 {
         state::milliseconds(now.saturating_duration_since(self.born))
     }
+}
+
+/// How long a silence is borne while so many wait. With twice as many, half as long, for as many more come each second; but
+/// not less than a quarter, since every program stops for a moment now and then.
+fn patience(awaited: usize, settings: &PassiveHealth) -> Duration {
+    let times = awaited as f64 / settings.stall_in_flight.max(1) as f64;
+    settings.stall.div_f64(times.clamp(1.0, 4.0))
 }
 
 /// One word, so that nobody reads the flags of one moment with the time of another.

@@ -14,8 +14,8 @@ use super::{
     RetrySettings, Standing, Sticky, Trial, key_hash, least_in_flight, peak_ewma, rendezvous, two_choices,
 };
 use crate::net::Caller;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The backends in their order.
@@ -52,12 +52,21 @@ pub struct Wish {
 /// The same in every process: a client that comes back by way of another one finds its backend.
 const STICKY_KEY: u64 = 0x7468_7265_6164_6261;
 
-/// The counters, which go on over reloads.
+/// What goes on over reloads.
 #[derive(Debug, Default)]
 struct Turns {
+    /// The counter of all turns.
     first: AtomicUsize,
     /// Spreads second choices.
     second: AtomicUsize,
+    ejecting: Mutex<()>,
+}
+
+impl Turns {
+    /// To be held from when it is counted who is out, until one more is. Taken where something has failed only.
+    fn ejecting(&self) -> MutexGuard<'_, ()> {
+        self.ejecting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A backend, and what was said about its place among the others.
@@ -341,13 +350,17 @@ impl Rotation {
 
     fn standing(&self, member: &Member, now: Instant) -> Standing {
         let backend = &member.backend;
-        let may_eject = |_| self.may_eject(backend);
-        let stall = backend.health.look_for_stall(now, backend.awaited(), &self.passive, may_eject);
-        tell(stall, backend);
+        let awaited = backend.awaited();
+        if backend.health.has_stalled(now, awaited, &self.passive) {
+            let _one_at_a_time = self.turns.ejecting();
+            let may_eject = |_| self.may_eject(backend);
+            tell(backend.health.stalled(now, awaited, &self.passive, may_eject), backend);
+        }
         backend.health.standing(now, self.slow_start)
     }
 
-    /// Never more than half of the backends are ejected on evidence that might as well be the requests' doing.
+    /// Never more than half of the backends are ejected on evidence that might as well be the requests' doing. Two workers
+    /// that count at once would each find room for one: see `Turns::ejecting`.
     fn may_eject(&self, backend: &Backend) -> bool {
         let others = self.members.iter().filter(|member| !std::ptr::eq(&*member.backend, backend));
         let out = others.filter(|member| member.backend.health.is_out()).count();
@@ -357,14 +370,17 @@ impl Rotation {
     /// A backend has answered: a whole head has come.
     pub fn answered(&self, place: &mut InFlight, trial: Option<Trial>, now: Instant) {
         place.is_answered();
+        let took = now.saturating_duration_since(place.since);
+        place.health.note_latency(took, now);
         if self.policy == Policy::PeakEwma {
-            place.latency.observe(now.saturating_duration_since(place.since), now);
+            place.latency.observe(took, now);
         }
         tell(place.health.answered(trial, now), place);
     }
 
     /// A request has met with a failure that is the backend's doing.
     pub fn failed(&self, backend: &Backend, failure: Failure, trial: Option<Trial>, now: Instant) {
+        let _one_at_a_time = self.turns.ejecting();
         // Who refuses connections is down for certain.
         let may_eject = |failure| failure == Failure::Refused || self.may_eject(backend);
         tell(backend.health.failed(failure, trial, now, &self.passive, may_eject), backend);

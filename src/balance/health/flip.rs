@@ -55,6 +55,8 @@ pub enum Flip {
         length: Duration,
         /// In words.
         evidence: String,
+        /// The same has not been told a moment ago.
+        is_news: bool,
     },
     /// Back, after an ejection.
     Readmitted {
@@ -62,6 +64,8 @@ pub enum Flip {
         after: Duration,
         /// In words.
         evidence: String,
+        /// Its ejection was.
+        is_news: bool,
     },
     /// Out on active evidence.
     Down {
@@ -79,6 +83,9 @@ impl Flip {
     /// Writes it to the log, as something that happened to this backend.
     pub fn tell(&self, backend: &str) {
         match self {
+            Flip::Ejected { is_news: false, .. } | Flip::Readmitted { is_news: false, .. } => {
+                log::debug!("backend {backend} is {self}");
+            }
             Flip::Ejected { .. } | Flip::Down { .. } => log::warn!("backend {backend} is {self}"),
             Flip::Readmitted { .. } | Flip::Up { .. } => log::info!("backend {backend} is {self}"),
         }
@@ -88,8 +95,8 @@ impl Flip {
 impl fmt::Display for Flip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Flip::Ejected { why: _, length, evidence } => write!(f, "ejected for {length:?}: {evidence}"),
-            Flip::Readmitted { after, evidence } => write!(f, "readmitted after {after:?}: {evidence}"),
+            Flip::Ejected { length, evidence, .. } => write!(f, "ejected for {length:?}: {evidence}"),
+            Flip::Readmitted { after, evidence, .. } => write!(f, "readmitted after {after:?}: {evidence}"),
             Flip::Down { evidence } => write!(f, "down: {evidence}"),
             Flip::Up { evidence } => write!(f, "up: {evidence}"),
         }

@@ -12,6 +12,12 @@ use std::time::Duration;
 /// first still counts. Well below the response head timeout, and more than an honest answer takes.
 pub(super) const TRIAL_PATIENCE: u64 = 10_000;
 
+/// Of a backend that stalls again and again so many stalls are told ...
+const LOUD: u32 = 5;
+
+/// ... in so long, in milliseconds. The rest is counted.
+const MINUTE: u64 = 60_000;
+
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// Failures since the last answer.
@@ -34,6 +40,9 @@ pub(super) struct State {
     pub(super) ramp: Option<u64>,
     /// Trials so far.
     trials: u64,
+    /// How many stalls there have been since `stalls_since`, less than a minute ago.
+    stalls: u32,
+    stalls_since: u64,
 }
 
 #[derive(Debug)]
@@ -44,6 +53,8 @@ pub(super) struct Ejection {
     pub(super) due: u64,
     /// The trial that is under way.
     pub(super) trial: Option<Claim>,
+    /// It was told of, so its end is too.
+    is_news: bool,
 }
 
 /// The number of a trial.
@@ -113,7 +124,7 @@ impl State {
             (false, _) if self.failures == 1 => (Why::NoAnswer, "a request was not answered".to_owned()),
             (false, _) => (Why::NoAnswer, format!("{} requests in a row were not answered", self.failures)),
         };
-        Some(self.eject(why, now, now, settings, evidence))
+        Some(self.eject(why, [now, now], settings, evidence, true))
     }
 
     fn failed_trial(
@@ -131,9 +142,9 @@ impl State {
         if !settings.enabled || (ejection.why != why && !may_eject(failure)) {
             self.ramp = Some(now);
             let evidence = "its trial failed, but that is no reason to keep it out".to_owned();
-            return Some(Flip::Readmitted { after: span(ejection.since, now), evidence });
+            return Some(Flip::Readmitted { after: span(ejection.since, now), evidence, is_news: ejection.is_news });
         }
-        Some(self.eject(why, ejection.since, now, settings, evidence.to_owned()))
+        Some(self.eject(why, [ejection.since, now], settings, evidence.to_owned(), true))
     }
 
     pub(super) fn stalled(
@@ -147,17 +158,33 @@ impl State {
         if self.ejection.is_some() || self.is_down || !may_eject(Failure::NoAnswer) {
             return None;
         }
-        let evidence = format!("{awaited} requests wait, and none was answered for {silence:?}");
-        Some(self.eject(Why::Stalled, now, now, settings, evidence))
+        let mut evidence = format!("{awaited} requests wait, and none was answered for {silence:?}");
+        if self.stalls == 0 || now >= self.stalls_since.saturating_add(MINUTE) {
+            if let Some(untold @ 1..) = self.stalls.checked_sub(LOUD) {
+                evidence += &format!("; {untold} stalls went untold");
+            }
+            (self.stalls, self.stalls_since) = (0, now);
+        }
+        self.stalls = self.stalls.saturating_add(1);
+        let is_news = self.stalls <= LOUD;
+        Some(self.eject(Why::Stalled, [now, now], settings, evidence, is_news))
     }
 
-    fn eject(&mut self, why: Why, since: u64, now: u64, settings: &PassiveHealth, evidence: String) -> Flip {
+    fn eject(
+        &mut self,
+        why: Why,
+        [since, now]: [u64; 2],
+        settings: &PassiveHealth,
+        evidence: String,
+        is_news: bool,
+    ) -> Flip {
         let doubled = 2u32.checked_pow(self.ejections).and_then(|times| settings.shortest_ejection.checked_mul(times));
         let length = doubled.unwrap_or(Duration::MAX).min(settings.longest_ejection);
         self.ejections = self.ejections.saturating_add(1);
         self.ramp = None;
-        self.ejection = Some(Ejection { why, since, due: now.saturating_add(milliseconds(length)), trial: None });
-        Flip::Ejected { why, length, evidence }
+        self.ejection =
+            Some(Ejection { why, since, due: now.saturating_add(milliseconds(length)), trial: None, is_news });
+        Flip::Ejected { why, length, evidence, is_news }
     }
 
     /// One caller gets it, and nobody else before it is settled, abandoned or given up.
@@ -249,7 +276,8 @@ impl State {
         let ejection = self.ejection.take()?;
         // Who was only slow has lost nothing that it would have to warm up again.
         self.ramp = (ejection.why != Why::Stalled).then_some(now);
-        Some(Flip::Readmitted { after: span(ejection.since, now), evidence: evidence.to_owned() })
+        let (evidence, is_news) = (evidence.to_owned(), ejection.is_news);
+        Some(Flip::Readmitted { after: span(ejection.since, now), evidence, is_news })
     }
 
     fn forget(&mut self) {

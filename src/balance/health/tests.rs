@@ -61,7 +61,7 @@ impl Scene {
     }
 
     fn stall(&self, awaited: usize) -> Option<Flip> {
-        self.health.look_for_stall(self.now(), awaited, &PASSIVE, |_| true)
+        self.health.stalled(self.now(), awaited, &PASSIVE, |_| true)
     }
 
     fn check(&self, is_good: bool) -> Option<Flip> {
@@ -139,7 +139,7 @@ fn passive_evidence_that_is_turned_off_ejects_nobody_and_forgives_who_is_out() {
         assert_eq!(scene.health.failed(Failure::Refused, None, scene.now(), &off, |_| true), None);
     }
     scene.at(9000);
-    assert_eq!(scene.health.look_for_stall(scene.now(), 99, &off, |_| true), None);
+    assert_eq!(scene.health.stalled(scene.now(), 99, &off, |_| true), None);
     assert!(is_in(scene.standing()));
     let scene = scene.refused();
     assert!(matches!(scene.health.forgive(scene.now()), Some(Flip::Readmitted { .. })));
@@ -261,7 +261,11 @@ fn a_backend_that_answers_none_of_many_gets_no_more() {
         (0, 8, 499, false),
         (0, 8, 500, true),
         (0, 7, 9000, false),
-        (0, 100, 500, true),
+        // With more, sooner; but not at once.
+        (0, 16, 249, false),
+        (0, 16, 250, true),
+        (0, 32, 125, true),
+        (0, 1000, 124, false),
         (400, 8, 899, false),
         (400, 8, 900, true),
     ];
@@ -288,6 +292,40 @@ fn silence_counts_from_when_it_got_something_to_do() {
 }
 
 #[test]
+fn a_backend_whose_every_answer_takes_long_does_not_stall_in_that_time() {
+    let scene = Scene::new();
+    scene.at(700).health.note_latency(Duration::from_millis(600), scene.now());
+    scene.answer();
+    assert_eq!((scene.at(1899).stall(8), scene.stall(1000)), (None, None));
+    assert!(scene.at(1900).stall(8).is_some(), "twice as long, and no answer");
+    let scene = Scene::new();
+    for took in [900, 2, 700] {
+        scene.at(700).health.note_latency(Duration::from_millis(took), scene.now());
+    }
+    scene.answer();
+    assert!(scene.at(1200).stall(8).is_some(), "one that can be fast is judged by that");
+}
+
+#[test]
+fn a_backend_that_stalls_again_and_again_does_not_fill_the_log() {
+    let scene = Scene::new();
+    let is_news = |flip: Option<Flip>| match flip {
+        Some(Flip::Ejected { is_news, .. } | Flip::Readmitted { is_news, .. }) => is_news,
+        other => panic!("{other:?}"),
+    };
+    for nth in 0..12 {
+        let ms = 1000 * nth;
+        let (begins, ends) = (scene.at(ms + 500).stall(8), scene.at(ms + 700).answer());
+        assert_eq!((is_news(begins), is_news(ends)), (nth < 5, nth < 5), "{nth}");
+    }
+    let told = scene.at(60_500).stall(9).map(|flip| flip.to_string());
+    let words = "ejected for 1s: 9 requests wait, and none was answered for 48.8s; 7 stalls went untold";
+    assert_eq!(told.as_deref(), Some(words));
+    // Whatever else happens is told.
+    assert!(is_news(scene.at(61_500).fail_trial(Failure::Refused)));
+}
+
+#[test]
 fn any_answer_ends_a_stall_at_once() {
     let scene = Scene::new();
     assert!(scene.at(500).stall(8).is_some());
@@ -308,7 +346,7 @@ fn a_stalled_backend_is_tried_like_any_other() {
 #[test]
 fn a_stall_ejects_only_who_may_be_ejected() {
     let scene = Scene::new();
-    assert_eq!(scene.at(500).health.look_for_stall(scene.now(), 8, &PASSIVE, |_| false), None);
+    assert_eq!(scene.at(500).health.stalled(scene.now(), 8, &PASSIVE, |_| false), None);
     assert!(is_in(scene.standing()));
 }
 
