@@ -8,30 +8,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::backend::{BackendProcess, Counts, Mode, quiet_port};
 use super::load::{Outcome, Tally};
-use crate::program::{Program, command, run};
+use crate::program::{Program, command};
 use crate::support::eventually;
-
-/// Whether the program has this flag.
-pub(crate) fn has_flag(flag: &str) -> bool {
-    help().split_whitespace().any(|word| word.trim_end_matches(',') == flag)
-}
-
-/// Whether the program reads a configuration file, and reads it again when it is told.
-pub(crate) fn can_reload() -> bool {
-    has_flag("--config") && help().contains("SIGHUP")
-}
-
-fn help() -> &'static str {
-    static HELP: OnceLock<String> = OnceLock::new();
-    HELP.get_or_init(|| String::from_utf8(run(&["--help"]).stdout).unwrap())
-}
 
 /// This part of the time that the whole play may take: `TORTURE_SECONDS`, 20 if not given, 120 at most.
 pub(crate) fn time(part: f64) -> Duration {
@@ -39,8 +24,8 @@ pub(crate) fn time(part: f64) -> Duration {
     Duration::from_secs_f64(seconds.clamp(10.0, 120.0) * part)
 }
 
-/// What the balancer is told beyond its backends; flags that it does not have yet are left out. Where a backend's share
-/// is measured it is due at once, not after a slow start.
+/// What the balancer is told beyond its backends. Where a backend's share is measured it is due at once, not after a slow
+/// start.
 const FLAGS: [(&str, &str); 4] =
     [("--access-log", "off"), ("--slow-start", "0s"), ("--health-path", "/0"), ("--health-interval", "200ms")];
 
@@ -58,12 +43,11 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Backends `a`, `b` and `c`, and a balancer with these flags, of which those that it does not have are left out.
+    /// Backends `a`, `b` and `c`, and a balancer with these flags.
     pub(crate) fn set(act: &'static str, flags: &[(&str, &str)]) -> Self {
         let (turn, folder, backends) = prepare(act);
-        let wanted = FLAGS.iter().chain(flags).filter(|(flag, _)| has_flag(flag));
         let flags: Vec<(String, String)> =
-            wanted.map(|(flag, value)| ((*flag).to_owned(), (*value).to_owned())).collect();
+            FLAGS.iter().chain(flags).map(|(flag, value)| ((*flag).to_owned(), (*value).to_owned())).collect();
         let balancer = start(&backends, &flags, "127.0.0.1:0");
         Self { act, folder, backends, balancer, flags, lines: Vec::new(), missed: Vec::new(), _turn: turn }
     }
@@ -255,10 +239,7 @@ fn configuration(
     backends: &[BackendProcess],
     weights: &[u32],
 ) -> String {
-    let mut text = String::new();
-    if has_flag("--handover") {
-        text += &format!("handover = \"{}\"\n", folder.join("handover.sock").display());
-    }
+    let mut text = format!("handover = \"{}\"\n", folder.join("handover.sock").display());
     text += &format!("[log]\naccess = \"off\"\n[[listener]]\naddress = \"{address}\"\n");
     for (backend, weight) in backends.iter().zip(weights).filter(|(_, weight)| **weight > 0) {
         text += &format!("[[backend]]\nname = \"{}\"\nurl = \"{}\"\nweight = {weight}\n", backend.name, backend.url());
