@@ -5,7 +5,10 @@
 mod support;
 
 use std::fs;
+use std::io::{ErrorKind, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 use support::{Backend, Client, Gate, balancer, eventually};
 use threadbare::{Balancer, Config};
 
@@ -170,6 +173,76 @@ fn a_body_beyond_its_limit_is_refused_however_it_is_framed() {
     assert_eq!(answer.status, 413, "{answer:?}");
     let whole = backend.requests().into_iter().filter(|request| request.whole).count();
     assert_eq!(whole, 2, "what is too large never reaches a backend as a whole");
+}
+
+/// A balancer for which a client's rate counts after a tenth of a second, and must be this.
+fn hurried(backend: &Backend, lowest_rate: u64) -> Balancer {
+    let flags = ["--listen", "127.0.0.1:0", "--access-log", "off", "--backend", &backend.url()].map(str::to_owned);
+    let mut config = Config::from_args(flags).unwrap();
+    config.load.lowest_rate = lowest_rate;
+    config.load.rate_grace = Duration::from_millis(100);
+    Balancer::start(config).unwrap()
+}
+
+#[test]
+fn a_client_that_sends_its_body_too_slowly_is_told_however_often_a_byte_comes() {
+    for (lowest_rate, status) in [(10_000, 408), (0, 200)] {
+        let backend = Backend::echo();
+        let balancer = hurried(&backend, lowest_rate);
+        let mut client = Client::connect(balancer.address());
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let begun = Instant::now();
+        // No silence is longer than any timeout, and all in all it is a hundredth of the lowest rate.
+        while balancer.counters().exchanges == 0 && (status == 408 || begun.elapsed() < Duration::from_millis(400)) {
+            assert!(begun.elapsed() < support::PATIENCE, "it is not cut");
+            client.try_send(b"1\r\nx\r\n");
+            thread::sleep(Duration::from_millis(10)); // the client's slowness, not a wait
+        }
+        client.try_send(b"0\r\n\r\n");
+        let answer = client.read_response("POST");
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert_eq!(answer.text().contains("client-too-slow"), status == 408, "{answer:?}");
+    }
+}
+
+#[test]
+fn a_client_that_takes_its_answer_too_slowly_is_cut_off() {
+    let backend = Backend::start(|connection| {
+        if connection.read_request().is_some() {
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
+            while connection.send(&[b'x'; 100_000]) {}
+        }
+    });
+    // What the kernel keeps for a client has been taken, as far as anybody can tell: so it must be a lot.
+    let balancer = hurried(&backend, 900_000_000);
+    let mut client = Client::connect(balancer.address());
+    client.send(GET.as_bytes());
+    client.read_head("GET");
+    let (mut hand, mut piece) = (client.second_hand(), vec![0; 50_000]);
+    let end = loop {
+        match hand.read(&mut piece) {
+            Ok(0) => panic!("it ends as if it were whole"),
+            Ok(_) => thread::sleep(Duration::from_millis(10)), // the client's slowness, not a wait
+            Err(error) => break error.kind(),
+        }
+    };
+    assert_eq!(end, ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_backend_that_is_slow_costs_its_client_nothing() {
+    let backend = Backend::start(|connection| {
+        while connection.read_request().is_some() {
+            connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            for _ in 0..30 {
+                thread::sleep(Duration::from_millis(10)); // the backend's slowness, not a wait
+                connection.send(b"1\r\nx\r\n");
+            }
+            connection.send(b"0\r\n\r\n");
+        }
+    });
+    let balancer = hurried(&backend, 900_000_000);
+    assert_eq!(ask(&balancer, GET).body.len(), 30);
 }
 
 #[test]

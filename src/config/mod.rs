@@ -110,8 +110,10 @@ pub struct Load {
     /// Largest request body, in bytes. Default: no limit; beyond it 413 `body-too-large`.
     pub max_body: Option<u64>,
     /// The least that a client must send of a body, or take of one, in bytes a second, once it has been waited for for
-    /// 30 s. Default 240; 0 turns it off.
+    /// `rate_grace`. Default 240; 0 turns it off. `client-too-slow`: 408, or a reset where an answer has begun.
     pub lowest_rate: u64,
+    /// So long a client has been waited for before its rate counts: a pause is nobody's fault. 30 s, fixed.
+    pub rate_grace: Duration,
     /// Most connections open at once from one address (of IPv6, from one /64). Default: no limit; more are closed at
     /// once. It does not hold for `trusted_proxies`, nor does the next.
     pub connections_per_address: Option<usize>,
@@ -135,6 +137,7 @@ impl Default for Load {
             max_exchanges: None,
             max_body: None,
             lowest_rate: 240,
+            rate_grace: Duration::from_secs(30),
             connections_per_address: None,
             requests_per_address: None,
             request_burst_per_address: None,

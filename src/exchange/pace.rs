@@ -6,9 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-/// So long a client has been waited for before its rate counts: a pause is nobody's fault.
-const GRACE: Duration = Duration::from_secs(30);
-
 /// How long a client has been waited for.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -29,9 +26,10 @@ impl Pace {
         self.since = Some(now);
     }
 
-    /// Whether so many bytes are too few, at a lowest rate of bytes a second.
-    pub(super) fn is_too_slow(&self, bytes: u64, lowest_rate: u64) -> bool {
-        self.waited >= GRACE && bytes < self.waited.as_secs().saturating_mul(lowest_rate)
+    /// Whether so many bytes are too few, at a lowest rate of bytes a second, once it has been waited for for `grace`.
+    pub(super) fn is_too_slow(&self, bytes: u64, lowest_rate: u64, grace: Duration) -> bool {
+        let least = self.waited.as_millis().saturating_mul(u128::from(lowest_rate)) / 1000;
+        self.waited >= grace && u128::from(bytes) < least
     }
 }
 
@@ -41,18 +39,19 @@ mod tests {
 
     #[test]
     fn only_the_wait_for_the_client_counts_and_only_after_a_while() {
+        const GRACE: Duration = Duration::from_secs(30);
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut pace = Pace::default();
         pace.resume(at(1000));
-        assert!(!pace.is_too_slow(0, 240), "it was not waited for");
+        assert!(!pace.is_too_slow(0, 240, GRACE), "it was not waited for");
         pace.wait_for_client(at(1000));
         pace.resume(at(1029));
-        assert!(!pace.is_too_slow(0, 240), "not for long");
+        assert!(!pace.is_too_slow(0, 240, GRACE), "not for long");
         pace.wait_for_client(at(2000));
         pace.resume(at(2001));
-        assert!(pace.is_too_slow(30 * 240 - 1, 240));
-        assert!(!pace.is_too_slow(30 * 240, 240));
-        assert!(!pace.is_too_slow(0, 0), "turned off");
+        assert!(pace.is_too_slow(30 * 240 - 1, 240, GRACE));
+        assert!(!pace.is_too_slow(30 * 240, 240, GRACE));
+        assert!(!pace.is_too_slow(0, 0, GRACE), "turned off");
     }
 }

@@ -274,7 +274,8 @@ impl Exchange {
         }
         if wait.client.is_for_bytes() {
             let bytes = self.upload.carried() + self.download.delivered();
-            if self.pace.is_too_slow(bytes, self.snapshot.config.load.lowest_rate) {
+            let load = &self.snapshot.config.load;
+            if self.pace.is_too_slow(bytes, load.lowest_rate, load.rate_grace) {
                 return Err(Reason::ClientTooSlow.into());
             }
             self.pace.wait_for_client(desk.now);
