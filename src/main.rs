@@ -55,7 +55,13 @@ fn run(mut passed: Vec<Passed>, config: Config) -> Result<ExitCode, StartError> 
 
     while signals.forever().next() == Some(SIGHUP) {
         notifier.reloading();
-        reload(&balancer, &mut current);
+        if let Err(error) = balancer.reopen_logs() {
+            log::error!("{error}; the old file is kept");
+        }
+        // Whoever only rotates a log has nothing to be read again, and is not told so.
+        if current.has_file() || current.access_log.file.is_none() {
+            reload(&balancer, &mut current);
+        }
         notifier.ready();
     }
     notifier.stopping();

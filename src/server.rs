@@ -1,18 +1,20 @@
 //! Start everything; drain; stop.
 
-use crate::access_log::AccessLog;
 use crate::balance::Origin;
-use crate::config::{AccessLogFormat, Config, ListenerSettings};
+use crate::config::{Config, ListenerSettings};
 use crate::error::Reason;
 use crate::exchange::{Client, Counts, Desk, Door, Shared};
 use crate::health::{Checker, Target};
+use crate::lines::{Lines, Place};
 use crate::live::{Live, LookUp};
 use crate::names::Names;
 use crate::net::{self, Handle, Headcount, Listeners, Lot, Passed};
 use crate::workers;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -52,6 +54,8 @@ pub struct Balancer {
 pub enum StartError {
     /// An address can't be listened on.
     Listen(SocketAddr, io::Error),
+    /// A file can't be written to.
+    Log(PathBuf, io::Error),
     /// The system has no thread, poll or descriptor to give.
     System(&'static str, io::Error),
 }
@@ -62,6 +66,7 @@ impl fmt::Display for StartError {
             StartError::Listen(address, error) => {
                 write!(f, "can't listen on {address} (port {}): {error}", address.port())
             }
+            StartError::Log(path, error) => write!(f, "can't write the access log to {}: {error}", path.display()),
             StartError::System(what, error) => write!(f, "can't start {what}: {error}"),
         }
     }
@@ -130,13 +135,8 @@ impl Balancer {
         let system = |what| move |error| StartError::System(what, error);
         let most = config.max_connections.unwrap_or(descriptors.saturating_sub(RESERVE)).max(1);
         let listeners = Listeners::new(bound).map_err(system("the listeners"))?;
-        let (access_log, log_writer) = match config.access_log {
-            AccessLogFormat::Off => (None, None),
-            AccessLogFormat::Text => {
-                let (log, writer) = AccessLog::start(io::stdout()).map_err(system("the access log"))?;
-                (Some(log), Some(writer))
-            }
-        };
+        let file = open_log(&config)?;
+        let (access_log, log_writer) = Lines::start("access log", file).map_err(system("the access log"))?;
         let shared = Arc::new(Shared {
             lot: Lot::new(descriptors).map_err(system("the lot"))?,
             access_log,
@@ -154,7 +154,7 @@ impl Balancer {
             checker: None,
             names: None,
             workers: Vec::new(),
-            log_writer,
+            log_writer: Some(log_writer),
         };
         workers::start(&balancer.shared, &mut balancer.workers).map_err(system("a worker"))?;
         let shared = Arc::clone(&balancer.shared);
@@ -195,15 +195,33 @@ impl Balancer {
         }
     }
 
-    /// Goes on with another configuration: all of it or, if an address can't be had, nothing. What has begun ends under
-    /// the old one. Returns the keys that differ and can't change without a restart.
+    /// Opens the access log's file again, for whoever has renamed it: what was handed over before is written to the old
+    /// one or the new one, whole.
     ///
     /// # Errors
-    /// An address that can't be listened on.
+    /// It can't be opened: the old one stays.
+    pub fn reopen_logs(&self) -> Result<(), StartError> {
+        let live = self.shared.live.current();
+        if live.config.access_log.file.is_some() {
+            self.shared.access_log.go_on_in(open_log(&live.config)?);
+        }
+        Ok(())
+    }
+
+    /// Goes on with another configuration: all of it or, if an address or a file can't be had, nothing. What has begun
+    /// ends under the old one. Returns the keys that differ and can't change without a restart.
+    ///
+    /// # Errors
+    /// An address that can't be listened on, a file that can't be written to.
     pub fn reload(&self, config: Config) -> Result<Vec<&'static str>, StartError> {
+        let log_moves = self.shared.live.current().config.access_log.file != config.access_log.file;
+        let file = if log_moves { Some(open_log(&config)?) } else { None };
         self.listeners.replace(wanted(&config)).map_err(|(address, error)| StartError::Listen(address, error))?;
         let restart = self.shared.live.current().config.needs_restart(&config);
         self.shared.live.replace(config);
+        if let Some(file) = file {
+            self.shared.access_log.go_on_in(file);
+        }
         Ok(restart)
     }
 
@@ -227,7 +245,7 @@ impl Balancer {
             spares: backends().map(|backend| backend.spares()).sum(),
             panics: sum(|counts| &counts.panics),
             baton_waits: shared.lot.baton_waits(),
-            log_lines_dropped: shared.access_log.as_ref().map_or(0, AccessLog::dropped),
+            log_lines_dropped: shared.access_log.dropped(),
         }
     }
 
@@ -262,13 +280,8 @@ impl Balancer {
         for worker in self.workers.drain(..) {
             join(Some(worker));
         }
-        if let (Some(log), Some(writer)) = (&self.shared.access_log, self.log_writer.take()) {
-            log.end();
-            // A pipe that nobody reads may hold the writer for ever, but not us.
-            let deadline = Instant::now() + LAST_LINES;
-            while !writer.is_finished() && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+        if let Some(writer) = self.log_writer.take() {
+            self.shared.access_log.end(&writer, Instant::now() + LAST_LINES);
         }
     }
 }
@@ -276,6 +289,14 @@ impl Balancer {
 impl Drop for Balancer {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Where the access log is written.
+fn open_log(config: &Config) -> Result<File, StartError> {
+    match &config.access_log.file {
+        Some(path) => Place::File(path.clone()).open().map_err(|error| StartError::Log(path.clone(), error)),
+        None => Place::Stdout.open().map_err(|error| StartError::System("the access log", error)),
     }
 }
 

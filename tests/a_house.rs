@@ -19,7 +19,7 @@ const CRATES: [(&str, &[&str]); 14] = [
     (
         "crossbeam_channel",
         &[
-            "src/access_log.rs",
+            "src/lines.rs",
             "src/logger.rs",
             "src/main.rs",
             "src/net/lot.rs",
@@ -33,7 +33,7 @@ const CRATES: [(&str, &[&str]); 14] = [
     ("toml", &["src/config/"]),
     ("strsim", &["src/config/"]),
     ("httpdate", &["src/exchange/desk.rs"]),
-    ("humantime", &["src/access_log.rs", "src/bin/lab/", "src/config/"]),
+    ("humantime", &["src/access_log/", "src/bin/lab/", "src/config/"]),
     ("simple_logger", &["src/logger.rs"]),
     ("log", &[]),
 ];

@@ -97,6 +97,8 @@ fn the_defaults_are_the_documented_ones() {
     each(
         [
             ("--access-log", "text"),
+            ("--access-log-sample", "1"),
+            ("--access-log-slower-than", "0s"),
             ("--log-level", "info"),
             ("--via", "on"),
             ("--half-close", "gone"),
@@ -180,6 +182,9 @@ fn a_wrong_flag_is_refused_with_what_would_be_right() {
         (&[A, "--head-fields", "0"], ["0", "--head-fields", "1 - 1000"]),
         (&[A, "--head-fields", "1001"], ["1001", "--head-fields", "1 - 1000"]),
         (&[A, "--access-log", "xml"], ["xml", "--access-log", "text"]),
+        (&[A, "--access-log-file", ""], ["''", "--access-log-file", "file name"]),
+        (&[A, "--access-log-sample", "0"], ["0", "--access-log-sample", "from 1"]),
+        (&[A, "--access-log-slower-than", "1"], ["1", "--access-log-slower-than", "10s"]),
         (&[A, "--log-level", "loud"], ["loud", "--log-level", "debug"]),
         (&[A, "--via", "maybe"], ["maybe", "--via", "on, off"]),
         (&[A, "--half-close", "no"], ["no", "--half-close", "gone, answer"]),

@@ -158,7 +158,10 @@ trusted_proxies = ["10.0.0.0/8"]
 
 [log]
 level = "warn"
-access = "off"
+access = "json"
+access_file = "/var/log/threadbare.log"
+access_sample = 10
+access_slower_than = "250ms"
 "#;
 
 #[test]
@@ -212,8 +215,10 @@ fn every_key_of_the_file_is_taken() {
 
     assert!(!config.via && !config.demo);
     assert_eq!((config.trusted_proxies.len(), config.log_level), (1, log::LevelFilter::Warn));
-    let said = format!("{:?} {:?}", config.half_close, config.access_log);
-    assert_eq!(said, "Answer Off");
+    let log = &config.access_log;
+    assert_eq!(format!("{:?} {:?}", config.half_close, log.format), "Answer Json");
+    assert_eq!(log.file.as_deref(), Some(Path::new("/var/log/threadbare.log")));
+    assert_eq!((log.one_in, log.slower_than), (10, Duration::from_millis(250)));
 }
 
 #[test]
@@ -305,7 +310,10 @@ fn what_is_wrong_is_told_with_its_place() {
         ("[timeouts]\nidle = \"0s\"", "2:8", &["1ms"]),
         ("[forwarding]\nhalf_close = \"maybe\"", "2:14", &["gone, answer"]),
         ("[log]\nlevel = \"loud\"", "2:9", &["off, error, warn"]),
-        ("[log]\naccess = \"xml\"", "2:10", &["off, text"]),
+        ("[log]\naccess = \"xml\"", "2:10", &["off, text, combined, json"]),
+        ("[log]\naccess_file = \"\"", "2:15", &["a file name"]),
+        ("[log]\naccess_sample = 0", "2:17", &["1 to "]),
+        ("[log]\naccess_slower_than = 250", "2:22", &["\"10s\""]),
         // What is there twice, or not at all.
         ("workers = 2\nworkers = 3", "2:1", &["duplicate key", "given once"]),
         ("[timeouts]\n[timeouts]", "2:2", &["duplicate key", "given once"]),
@@ -604,7 +612,7 @@ fn some_keys_need_a_restart_and_the_others_do_not() {
     let plain = config(BACKEND, &["--workers", "2"]);
     assert!(plain.needs_restart(&plain).is_empty());
     let other = config(EVERYTHING, &[]);
-    assert_eq!(plain.needs_restart(&other), ["workers", "max_connections", "handover", "log.access"]);
+    assert_eq!(plain.needs_restart(&other), ["workers", "max_connections", "handover"]);
     let same_of_those = config(BACKEND, &["--workers", "2", "--via", "off", "--listen", "127.0.0.1:1", "127.0.0.1:2"]);
     assert!(plain.needs_restart(&same_of_those).is_empty());
 }

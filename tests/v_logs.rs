@@ -6,8 +6,61 @@
 mod program;
 mod support;
 
-use program::Program;
-use support::{Backend, Client, Gate, each};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use program::{Program, command, command_after, run};
+use rustix::process::Signal;
+use serde_json::Value;
+use support::{Backend, Client, Gate, each, eventually};
+
+/// A folder that is gone when its test is.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("threadbare-logs-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+
+    /// A path in it, as text.
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _gone = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// How many lines it says that the access log has lost.
+fn lost(said: &str) -> usize {
+    let complaints = said.split("the access log has lost ").skip(1);
+    complaints.map(|rest| rest.split(' ').next().unwrap().parse::<usize>().unwrap()).sum()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn get(client: &mut Client, target: &str) -> u16 {
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+    client.read_response("GET").status
+}
+
+fn always_ok() -> Backend {
+    Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+}
 
 /// The one line about a single exchange, under these flags.
 fn line_about(flags: &[&str], exchange: impl FnOnce(&mut Client)) -> String {
@@ -56,10 +109,10 @@ fn a_refused_request_is_told_of_like_any_other() {
 #[test]
 fn the_time_of_an_exchange_begins_with_the_first_byte_of_its_head() {
     let backend = Backend::echo();
-    let pause = std::time::Duration::from_millis(50);
+    let pause = Duration::from_millis(50);
     let line = line_about(&[&backend.url()], |client| {
         client.send(b"GET / HTTP/1.1\r\n");
-        std::thread::sleep(pause); // not a wait for something: what is measured
+        thread::sleep(pause); // not a wait for something: what is measured
         client.send(b"Host: a\r\n\r\n");
         client.read_response("GET");
     });
@@ -175,4 +228,410 @@ fn a_request_that_brought_its_id_is_told_of_by_that_id_even_when_it_is_refused()
         });
         assert!(line.contains(" id=seven"), "{line}");
     }
+}
+
+// Formats.
+
+/// `name=value`, for each word that is such.
+fn pairs(text: &str) -> BTreeMap<&str, &str> {
+    text.split(' ').filter_map(|word| word.split_once('=')).collect()
+}
+
+#[test]
+fn every_format_tells_the_same() {
+    let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+    let refusing = Backend::refusing();
+    let about = |format: &str| {
+        line_about(&["--access-log", format, &refusing.url(), &backend.url()], |client| {
+            let fields = "X-Request-Id: seven\r\nReferer: http://a/\"b\r\nUser-Agent: \u{e9}\r\nContent-Length: 3";
+            client.send(format!("POST /x?\"y HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\nabc").as_bytes());
+            client.read_response("POST");
+        })
+    };
+    let name = backend.address().to_string();
+
+    let text = about("text");
+    let (before, behind) = text.split_once(r#" "POST /x?\"y" 200 5B "#).unwrap_or_else(|| panic!("{text}"));
+    assert!(before.contains('T') && before.contains("Z 127.0.0.1:"), "{text}");
+    assert!(behind.ends_with(&format!(") {name} tries=2 in=3B id=seven")), "{text}");
+    assert!(behind.contains("(connect ") && behind.contains(" wait "), "{text}");
+
+    let combined = about("combined");
+    let rest = combined.strip_prefix("127.0.0.1 - - [").unwrap_or_else(|| panic!("{combined}"));
+    let (time, rest) = rest.split_at("25/Nov/2026:09:42:40 +0000".len());
+    assert!(time[2..].starts_with('/') && time.ends_with(" +0000") && time.matches(':').count() == 3, "{combined}");
+    let rest = rest.strip_prefix(r#"] "POST /x?\"y HTTP/1.1" 200 5 "http://a/\"b" "\xc3\xa9" "#);
+    let rest = pairs(rest.unwrap_or_else(|| panic!("{combined}")));
+    assert_eq!((rest["id"], rest["backend"], rest["tries"], rest["in"]), ("seven", &*name, "2", "3"));
+    assert_eq!((rest["queue"], rest["reason"]), ("-", "-"));
+    let number = |name: &str| rest[name].parse::<u64>().unwrap_or_else(|_| panic!("{combined}"));
+    assert!(number("total") >= number("first_byte") + number("connect"), "{combined}");
+
+    let json = about("json");
+    let value: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["time"].as_str().map(str::len), Some("2026-11-25T09:42:40.678901Z".len()));
+    assert!(value["client"].as_str().is_some_and(|client| client.starts_with("127.0.0.1:")), "{json}");
+    let texts = ["id", "method", "target", "backend"].map(|name| value[name].as_str().unwrap());
+    assert_eq!(texts, ["seven", "POST", "/x?\"y", &*name]);
+    let numbers = ["status", "bytes_in", "bytes_out", "tries"].map(|name| value[name].as_u64().unwrap());
+    assert_eq!(numbers, [200, 3, 5, 2]);
+    assert!(value["queue_us"].is_null() && value["reason"].is_null(), "{json}");
+    let micros = ["connect_us", "first_byte_us", "total_us"].map(|name| value[name].as_u64().unwrap());
+    assert!(micros[2] >= micros[0] + micros[1], "{json}");
+}
+
+#[test]
+fn every_format_tells_what_was_not_understood() {
+    let backend = Backend::echo();
+    let about = |format: &str| {
+        line_about(&["--access-log", format, &backend.url()], |client| {
+            client.send(b"GET /\x1b\" HTTP/1.1\r\n\r\n");
+            client.expect_refusal(&[400]);
+        })
+    };
+    assert!(about("text").contains(" \"-\" 400 "));
+    let combined = about("combined");
+    assert!(combined.contains("] \"-\" 400 ") && combined.contains(" \"-\" \"-\" id="), "{combined}");
+    assert!(combined.contains(" backend=- tries=0 in=0 queue=- connect=- first_byte=- total="), "{combined}");
+    assert!(combined.ends_with(" reason=bad-request"), "{combined}");
+    let value: Value = serde_json::from_str(&about("json")).unwrap();
+    for name in ["method", "target", "backend", "queue_us", "connect_us", "first_byte_us"] {
+        assert!(value[name].is_null(), "{name}: {value}");
+    }
+    assert_eq!((value["reason"].as_str(), value["tries"].as_u64()), (Some("bad-request"), Some(0)));
+    assert!(value["id"].as_str().is_some_and(|id| id.len() == 16) && value["total_us"].is_u64(), "{value}");
+}
+
+#[test]
+fn the_combined_format_tells_who_was_refused() {
+    let backend = Backend::echo();
+    let flags = ["--access-log", "combined", "--max-body", "1", &backend.url()];
+    let line = line_about(&flags, |client| {
+        client.send(b"POST / HTTP/1.0\r\nHost: a\r\nuser-agent:  tool/1 \r\nContent-Length: 2\r\n\r\n");
+        client.read_response("POST");
+    });
+    assert!(line.contains("] \"POST / HTTP/1.0\" 413 ") && line.contains(" \"-\" \"tool/1\" id="), "{line}");
+    let line = line_about(&["--access-log", "combined", &backend.url()], |client| {
+        client.send(b"GET / HTTP/1.0\r\nReferer:\r\nUser-Agent: old\r\n\r\n"); // it brings no Host
+        client.read_response("GET");
+    });
+    assert!(line.contains("\"GET / HTTP/1.0\" 200 ") && line.contains(" \"-\" \"old\" id="), "{line}");
+}
+
+#[test]
+fn the_page_about_the_logs_lists_every_field() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/LOGS.md")).unwrap();
+    let (_, behind) = page.split_once("## Fields").unwrap();
+    let rows: Vec<Vec<&str>> = behind
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'))
+        .skip(2)
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let documented: Vec<&str> = rows.iter().map(|row| row[0].trim_matches('`')).collect();
+
+    let backend = Backend::echo();
+    let about = |format: &str| {
+        line_about(&["--access-log", format, &backend.url()], |client| assert_eq!(get(client, "/"), 200))
+    };
+    let json = about("json");
+    let value: Value = serde_json::from_str(&json).unwrap();
+    let mut real: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    real.sort_by_key(|name| json.find(&format!("\"{name}\":")));
+    assert_eq!(documented, real, "in their order");
+    for row in &rows {
+        let value = &value[row[0].trim_matches('`')];
+        let kind = match value {
+            Value::Null => "null",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Bool(_) | Value::Array(_) | Value::Object(_) => "something else",
+        };
+        assert!(row[1].split(" or ").any(|documented| documented == kind), "{row:?}: {value}");
+    }
+    let combined = about("combined");
+    let words = combined.rsplit_once("\" ").unwrap().1.split(' ');
+    let real: Vec<&str> = words.map(|word| word.split_once('=').unwrap().0).collect();
+    let mut documented: Vec<&str> = rows.iter().filter_map(|row| row[3].trim_matches('`').strip_suffix('=')).collect();
+    documented.sort_by_key(|name| combined.find(&format!(" {name}=")));
+    assert_eq!(documented, real);
+    // The example of the page has the fields of a real line.
+    let (_, behind) = page.split_once("```json\n").unwrap();
+    let example: Value = serde_json::from_str(behind.split_once("\n```").unwrap().0).unwrap();
+    assert!(example.as_object().unwrap().keys().eq(value.as_object().unwrap().keys()));
+}
+
+// Where the lines go.
+
+#[test]
+fn the_lines_go_to_the_end_of_a_file() {
+    let (folder, backend) = (Folder::new(), Backend::echo());
+    let file = folder.path("log");
+    fs::write(&file, "earlier\n").unwrap();
+    let mut program = Program::start(["--access-log-file", &file, &backend.url()]);
+    assert_eq!(get(&mut Client::connect(program.address()), "/x"), 200);
+    program.terminate();
+    assert_eq!(program.exit_code(), 0);
+    let text = read(&file);
+    assert!(text.starts_with("earlier\n") && text.contains("\"GET /x\" 200") && text.lines().count() == 2, "{text}");
+    assert_eq!(program.stdout.all(), "");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_to_is_named_at_the_start() {
+    let folder = Folder::new();
+    let pipe = folder.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    let rows = [("/nowhere/log".to_owned(), "No such file"), (folder.path(""), "directory"), (pipe, "named pipe")];
+    let rows = &rows[..if made.is_ok_and(|status| status.success()) { 3 } else { 2 }];
+    each(rows, |(path, why)| {
+        let output = run(&["--listen", "127.0.0.1:0", "--access-log-file", path, "127.0.0.1:9"]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(path) && stderr.contains(why) && stderr.lines().count() == 1, "{stderr}");
+    });
+}
+
+#[test]
+fn a_file_that_is_rotated_loses_no_line_and_doubles_none() {
+    let (folder, backend) = (Folder::new(), always_ok());
+    let file = folder.path("log");
+    let mut program = Program::start(["--access-log-file", &file, &backend.url()]);
+    let address = program.address();
+    let enough = AtomicBool::new(false);
+    let asked = thread::scope(|scope| {
+        let clients: Vec<_> = (0..2)
+            .map(|nth| {
+                let enough = &enough;
+                scope.spawn(move || {
+                    let mut client = Client::connect(address);
+                    let mut count = 0;
+                    while !enough.load(Ordering::Relaxed) {
+                        assert_eq!(get(&mut client, &format!("/{nth}/{count}")), 200);
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        for nth in 0..5 {
+            eventually(|| read(&file).contains('\n'), "the file gets lines");
+            fs::rename(&file, folder.path(&format!("log.{nth}"))).unwrap();
+            program.signal(Signal::HUP);
+        }
+        eventually(|| read(&file).contains('\n'), "the last file gets lines");
+        enough.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().unwrap()).collect::<Vec<usize>>()
+    });
+    program.terminate();
+    assert_eq!(program.exit_code(), 0);
+    let mut seen = BTreeMap::new();
+    for name in ["log", "log.0", "log.1", "log.2", "log.3", "log.4"] {
+        let text = read(&folder.path(name));
+        assert!(text.ends_with('\n'), "{name} ends with a whole line");
+        for line in text.lines() {
+            let target = line.split_once("\"GET ").unwrap_or_else(|| panic!("{line}")).1.split('"').next().unwrap();
+            *seen.entry(target.to_owned()).or_insert(0) += 1;
+        }
+    }
+    for (nth, count) in asked.iter().enumerate() {
+        for number in 0..*count {
+            assert_eq!(seen.remove(&format!("/{nth}/{number}")), Some(1), "client {nth}, request {number}");
+        }
+    }
+    assert!(seen.is_empty(), "{seen:?}");
+    assert!(!program.stderr.all().contains("ERROR"), "whoever rotates a log has nothing else to be read again");
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_again_is_kept() {
+    let (folder, backend) = (Folder::new(), Backend::echo());
+    let inner = folder.path("inner");
+    fs::create_dir(&inner).unwrap();
+    let file = format!("{inner}/log");
+    let program = Program::start(["--access-log-file", &file, &backend.url()]);
+    let moved = folder.path("moved");
+    fs::rename(&inner, &moved).unwrap();
+    program.signal(Signal::HUP);
+    let line = program.stderr.wait_for("ERROR");
+    assert!(line.contains(&file) && line.contains("the old file is kept"), "{line}");
+    assert_eq!(get(&mut Client::connect(program.address()), "/x"), 200);
+    eventually(|| read(&format!("{moved}/log")).contains("\"GET /x\""), "the old file goes on");
+}
+
+#[test]
+fn a_reload_changes_what_is_told_and_where() {
+    let (folder, backend) = (Folder::new(), Backend::echo());
+    let (config, log) = (folder.path("config.toml"), folder.path("log"));
+    let backend = format!("[[backend]]\nurl = \"{}\"\n[log]\n", backend.url());
+    let say = |keys: &str| fs::write(&config, format!("{backend}{keys}")).unwrap();
+    say("access = \"off\"");
+    let program = Program::start(["--config", &config]);
+    let mut client = Client::connect(program.address());
+    let reloads = AtomicUsize::new(0);
+    let reload = |keys: &str| {
+        say(keys);
+        program.signal(Signal::HUP);
+        let count = reloads.fetch_add(1, Ordering::Relaxed) + 1;
+        eventually(|| program.stderr.so_far().matches("reloaded").count() == count, "it is reloaded");
+    };
+    assert_eq!(get(&mut client, "/untold"), 200);
+    reload("access = \"text\"");
+    assert_eq!(get(&mut client, "/text"), 200);
+    assert!(program.stdout.wait_for_lines(1)[0].contains("\"GET /text\" 200"));
+    reload(&format!("access = \"json\"\naccess_file = \"{log}\""));
+    assert_eq!(get(&mut client, "/json"), 200);
+    eventually(|| read(&log).ends_with("}\n"), "the file gets its line");
+    reload(&format!("access = \"json\"\naccess_file = \"{log}\"\naccess_slower_than = \"1h\""));
+    assert_eq!(get(&mut client, "/fast"), 200);
+    reload("access = \"combined\"");
+    assert_eq!(get(&mut client, "/combined"), 200);
+    assert!(program.stdout.wait_for_lines(2)[1].contains("\"GET /combined HTTP/1.1\" 200"));
+    assert!(read(&log).contains("\"/json\"") && read(&log).lines().count() == 1, "{}", read(&log));
+
+    say("access_file = \"/nowhere/log\"");
+    program.signal(Signal::HUP);
+    program.stderr.wait_for("can't write the access log to /nowhere/log");
+    assert_eq!(get(&mut client, "/still"), 200);
+    assert!(program.stdout.wait_for_lines(3)[2].contains("\"GET /still HTTP/1.1\" 200"), "nothing of it holds");
+}
+
+// Which exchanges get a line.
+
+#[test]
+fn of_the_exchanges_that_went_well_one_in_so_many_is_told_of_and_of_the_others_all() {
+    let backend = Backend::start(|connection| {
+        while let Some(request) = connection.read_request() {
+            let status = if request.target == "/bad" { "500 No" } else { "404 Not here" };
+            connection.send(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes());
+        }
+    });
+    let told = |sample: &str, asked: usize| {
+        let mut program = Program::start(["--access-log-sample", sample, &backend.url()]);
+        let mut client = Client::connect(program.address());
+        for _ in 0..asked {
+            assert_eq!(get(&mut client, "/"), 404, "an answer like any other");
+        }
+        assert_eq!(get(&mut client, "/bad"), 500);
+        client.send(b"GET / HTTP/1.1\r\n\r\n");
+        client.expect_refusal(&[400]);
+        program.terminate();
+        assert_eq!(program.exit_code(), 0);
+        let lines = program.stdout.all();
+        assert!(lines.contains("\"GET /bad\" 500") && lines.contains(" bad-request\n"), "{lines}");
+        assert_eq!(lost(&program.stderr.all()), 0, "what is left out is not lost");
+        lines.lines().count() - 2
+    };
+    assert_eq!(told("1", 100), 100);
+    assert_eq!(told("1000000000", 100), 0);
+    // 100 are to be expected, and 8.7 is the standard deviation.
+    let some = told("4", 400);
+    assert!((40..=160).contains(&some), "{some} of 400, where one in four was asked for");
+}
+
+#[test]
+fn only_slow_exchanges_are_told_of_where_that_is_wished() {
+    let gate = Gate::new();
+    let backend = Backend::start({
+        let gate = gate.clone();
+        move |connection| {
+            while let Some(request) = connection.read_request() {
+                if request.target == "/slow" {
+                    gate.pass();
+                }
+                connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            }
+        }
+    });
+    // Twice as long as the fast one may take on a busy machine.
+    let mut program = Program::start(["--access-log-slower-than", "1s", &backend.url()]);
+    let mut client = Client::connect(program.address());
+    assert_eq!(get(&mut client, "/fast"), 200);
+    client.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    backend.wait_for_requests(1);
+    thread::sleep(Duration::from_millis(1100)); // not a wait for something: this is what makes it slow
+    gate.open();
+    assert_eq!(client.read_response("GET").status, 200);
+    client.send(b"GET / HTTP/1.1\r\n\r\n");
+    client.expect_refusal(&[400]);
+    program.terminate();
+    assert_eq!(program.exit_code(), 0);
+    let lines = program.stdout.all();
+    assert!(lines.contains("/slow") && lines.contains("bad-request") && lines.lines().count() == 2, "{lines}");
+}
+
+// When they can't be written.
+
+#[test]
+fn a_full_disk_stops_the_log_and_not_the_traffic() {
+    if !Path::new("/dev/full").exists() {
+        return;
+    }
+    let (folder, backend) = (Folder::new(), always_ok());
+    let link = folder.path("log");
+    std::os::unix::fs::symlink("/dev/full", &link).unwrap();
+    let mut program = Program::start(["--access-log-file", &link, &backend.url()]);
+    let mut client = Client::connect(program.address());
+    for _ in 0..100 {
+        assert_eq!(get(&mut client, "/lost"), 200);
+    }
+    program.stderr.wait_for("the access log can't be written: No space left");
+    program.stderr.wait_for("the access log has lost ");
+    fs::remove_file(&link).unwrap();
+    program.signal(Signal::HUP); // and there is a disk with room
+    eventually(|| fs::exists(&link).unwrap(), "the file is there");
+    assert_eq!(get(&mut client, "/found"), 200);
+    eventually(|| read(&link).contains("\"GET /found\""), "the log goes on");
+    program.stderr.wait_for("the access log can be written again");
+    program.terminate();
+    assert_eq!(program.exit_code(), 0);
+    let said = program.stderr.all();
+    assert_eq!(lost(&said) + read(&link).matches("/lost").count(), 100, "{said}");
+}
+
+#[test]
+fn a_disk_that_fills_up_in_the_middle_of_a_line_has_no_torn_line_once_there_is_room() {
+    let (folder, backend) = (Folder::new(), always_ok());
+    let file = folder.path("log");
+    // A file may have a few KiB; what goes beyond is cut short, or fails.
+    let mut short = command_after("trap '' XFSZ && ulimit -f 8");
+    let flags = ["--listen", "127.0.0.1:0", "--access-log-file", &file, &backend.url()];
+    let mut program = Program::listening(short.args(flags));
+    let mut client = Client::connect(program.address());
+    for _ in 0..200 {
+        assert_eq!(get(&mut client, "/"), 200);
+    }
+    program.stderr.wait_for("the access log can't be written: File too large");
+    let full = folder.path("full");
+    fs::rename(&file, &full).unwrap();
+    program.signal(Signal::HUP);
+    eventually(|| fs::exists(&file).unwrap(), "the next file is there");
+    assert_eq!(get(&mut client, "/last"), 200);
+    program.terminate();
+    assert_eq!(program.exit_code(), 0);
+    let (text, said) = (read(&file), program.stderr.all());
+    assert!(text.lines().all(|line| line.starts_with("20") && line.contains("Z 127.0.0.1:")), "{text}");
+    assert!(text.ends_with('\n') && text.contains("\"GET /last\""), "{text}");
+    assert_eq!(read(&full).matches('\n').count() + text.matches('\n').count() + lost(&said), 201, "{said}");
+}
+
+#[test]
+fn what_a_closed_pipe_has_cost_is_counted_and_said() {
+    let backend = always_ok();
+    let (nobody, pipe) = std::io::pipe().unwrap();
+    drop(nobody);
+    let mut command = command();
+    command.args(["--listen", "127.0.0.1:0", &backend.url()]);
+    command.stdin(Stdio::null()).stdout(pipe).stderr(Stdio::piped());
+    let mut program = Program::spawn_and_listen(&mut command);
+    let mut client = Client::connect(program.address());
+    for _ in 0..100 {
+        assert_eq!(get(&mut client, "/"), 200);
+    }
+    program.stderr.wait_for("the access log can't be written: Broken pipe");
+    program.terminate();
+    assert_eq!(program.exit_code(), 0);
+    let said = program.stderr.all();
+    assert_eq!(lost(&said), 100, "{said}");
 }

@@ -271,3 +271,46 @@ fn netcat_gets_an_answer_though_it_has_ended_its_side() {
     nc.read_to_string(&mut heard).unwrap();
     assert!(heard.starts_with("HTTP/1.1 200 ") && heard.ends_with("ok\n"), "{heard}");
 }
+
+#[test]
+fn python_reads_every_line_of_the_json_log() {
+    if !is_installed("python3", "--version") {
+        return;
+    }
+    let backend = Backend::echo();
+    let folder = std::env::temp_dir().join(format!("threadbare-json-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let log = folder.join("log");
+    // One worker, so that the lines are in the order of the requests.
+    let flags = ["--workers", "1", "--access-log", "json", "--access-log-file", log.to_str().unwrap()];
+    // The harness turns the log off, and a flag is given once.
+    let url = backend.url();
+    let words = ["--listen", "127.0.0.1:0", &url].into_iter().chain(flags);
+    let balancer = Balancer::start(threadbare::Config::from_args(words).unwrap()).unwrap();
+    let rows: [&[u8]; 6] = [
+        b"GET /plain HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        b"GET /a\"b\\c{}[],:%00%ff HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /\x1b[2J HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n",
+    ];
+    for row in rows {
+        let mut client = TcpStream::connect(balancer.address()).unwrap();
+        client.write_all(row).unwrap();
+        let mut answer = Vec::new();
+        let _reset = client.read_to_end(&mut answer);
+        assert!(answer.starts_with(b"HTTP/1.1 "), "{row:?}");
+    }
+    drop(balancer); // writes the last line
+    let program = "\
+import json, sys
+for line in open(sys.argv[1], encoding='utf-8', newline='\\n'):
+    told = json.loads(line)
+    print(told['status'], told['method'], told['target'], told['bytes_in'] + told['tries'])";
+    let told = output(Command::new("python3").args(["-c", program]).arg(&log));
+    let expected = "200 GET /plain 1\n200 GET /a\"b\\c{}[],:%00%ff 1\n400 None None 0\n400 None None 0\n\
+                    400 None None 0\n501 CONNECT a:443 0\n";
+    assert_eq!(told, expected);
+    fs::remove_dir_all(folder).unwrap();
+}

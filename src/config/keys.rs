@@ -137,9 +137,19 @@ pub(super) const KEYS: &[Key<Config>] = &[
         |c| perhaps(c.handover.as_ref().map(|path| path.display())))
         .unset("none").needs_restart(),
     key::<Config>("log.access", "access-log", Shape::Choice("ACCESS_LOG", choices::<AccessLogFormat>),
-        "A line for each exchange, on standard output",
-        |c, t| put(&mut c.access_log, choice(t)), |c| one(show_choice(&c.access_log)))
-        .needs_restart(),
+        "A line for each exchange",
+        |c, t| put(&mut c.access_log.format, choice(t)), |c| one(show_choice(&c.access_log.format))),
+    key::<Config>("log.access_file", "access-log-file", Shape::Text("FILE"),
+        "The file at whose end the lines are written, opened again with SIGHUP; standard output if not given",
+        |c, t| put_some(&mut c.access_log.file, file_name(t).map(Into::into)),
+        |c| perhaps(c.access_log.file.as_ref().map(|path| path.display())))
+        .unset("standard output"),
+    key::<Config>("log.access_sample", "access-log-sample", Shape::Number,
+        "Of so many exchanges that went well, one gets its line; those that failed always do",
+        |c, t| put(&mut c.access_log.one_in, number(t, 1, MANY)), |c| one(c.access_log.one_in)),
+    key::<Config>("log.access_slower_than", "access-log-slower-than", Shape::Time,
+        "Exchanges that went well get a line only if they took so long; those that failed always do",
+        |c, t| put(&mut c.access_log.slower_than, time_or_none(t)), |c| one(show_time(c.access_log.slower_than))),
     key::<Config>("log.level", "log-level", Shape::Text("LEVEL"),
         "How much to say on standard error: off, error, warn, info, debug or trace",
         |c, t| put(&mut c.log_level, level(t)), |c| one(c.log_level.as_str().to_ascii_lowercase())),

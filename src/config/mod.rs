@@ -3,6 +3,7 @@
 //! - `keys`: every key, a line each, from which everything else is made;
 //! - `values`: single values as people write them;
 //! - `file`: the configuration file, with the place of everything that is wrong in it;
+//! - `logs`: which exchanges are told of, how, and where;
 //! - `flags`: the command line and its help;
 //! - `show`: a configuration as a file again.
 //!
@@ -12,7 +13,10 @@ mod keys;
 mod values;
 mod file;
 mod flags;
+mod logs;
 mod show;
+
+pub use logs::{AccessLogFormat, AccessLogSettings};
 
 use crate::addresses::Rate;
 use crate::balance::{ActiveHealth, BackendSettings, BalanceSettings, Origin, PassiveHealth, RetrySettings};
@@ -45,8 +49,8 @@ pub struct Config {
     pub demo: bool,
     /// Worker threads. Default: one for each core.
     pub workers: usize,
-    /// The access log, on standard output. Default on.
-    pub access_log: AccessLogFormat,
+    /// Which exchanges are told of, how, and where.
+    pub access_log: AccessLogSettings,
     /// What the log tells beyond errors. Default `info`.
     pub log_level: log::LevelFilter,
     /// Most client connections open at once. Default: the descriptor limit less 64.
@@ -209,15 +213,6 @@ pub enum HalfClose {
     Answer,
 }
 
-/// The access log's format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AccessLogFormat {
-    /// None.
-    Off,
-    /// A line for each exchange, for people.
-    Text,
-}
-
 /// Why there is no `Config`, or none is needed.
 #[derive(Debug)]
 pub struct ConfigError(Why);
@@ -310,6 +305,11 @@ impl Config {
         Config::from_args(self.sources.args.iter().cloned())
     }
 
+    /// Whether there is a file to read again.
+    pub fn has_file(&self) -> bool {
+        self.sources.has_file
+    }
+
     /// The keys that differ and are read only once, at the start; everything else may change while it runs.
     pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
         let differs = |key: &&Key<Config>| key.needs_restart && (key.show)(self) != (key.show)(new);
@@ -333,7 +333,7 @@ impl Config {
             backends: Vec::new(),
             demo: false,
             workers: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
-            access_log: AccessLogFormat::Text,
+            access_log: AccessLogSettings::default(),
             log_level: log::LevelFilter::Info,
             max_connections: None,
             via: true,

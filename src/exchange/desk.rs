@@ -1,8 +1,10 @@
 //! What a worker has at hand for every turn, and what all workers share.
 
 use super::{Client, Door};
-use crate::access_log::{self, AccessLog, Outcome};
+use crate::access_log::{self, Outcome};
+use crate::config::AccessLogFormat;
 use crate::http::CHUNK_HEAD_ROOM;
+use crate::lines::Lines;
 use crate::live::{Live, View};
 use crate::net::{Connection, Headcount, Lot};
 use std::collections::hash_map::RandomState;
@@ -19,7 +21,7 @@ pub struct Shared {
     /// Where visits wait.
     pub lot: Lot<Client>,
     /// Where finished exchanges are told of.
-    pub access_log: Option<AccessLog>,
+    pub access_log: Lines,
     /// Client connections open now.
     pub connections: Headcount,
     /// Who comes in, and as whom.
@@ -77,7 +79,7 @@ pub struct Desk {
     lines: Vec<u8>,
     clock: access_log::Clock,
     date: (u64, String),
-    ids: u64,
+    numbers: u64,
 }
 
 impl Desk {
@@ -96,8 +98,8 @@ impl Desk {
             lines: Vec::new(),
             clock: access_log::Clock::default(),
             date: (0, String::new()),
-            // Each `RandomState` has keys of its own, from the system: ids differ between workers and processes.
-            ids: RandomState::new().build_hasher().finish(),
+            // Each `RandomState` has keys of its own, from the system: what follows differs between workers and processes.
+            numbers: RandomState::new().build_hasher().finish(),
             shared,
             worker,
         }
@@ -141,9 +143,7 @@ impl Desk {
 
     /// Hands the lines of this batch of turns over to the access log.
     pub fn hand_over_lines(&mut self) {
-        if let Some(log) = &self.shared.access_log {
-            log.send(&mut self.lines);
-        }
+        self.shared.access_log.send(&mut self.lines);
     }
 
     /// Exchanges begun and not ended, by all workers.
@@ -167,9 +167,17 @@ impl Desk {
     /// Counts an exchange out, and writes its line.
     pub(super) fn count_ended(&mut self, outcome: &Outcome<'_>) {
         self.counts().ended.fetch_add(1, Ordering::Relaxed);
-        if self.shared.access_log.is_some() {
-            access_log::write_line(outcome, &mut self.clock, &mut self.lines);
+        let settings = &self.live.config.access_log;
+        if settings.format != AccessLogFormat::Off
+            && access_log::is_told(outcome, settings, || next_number(&mut self.numbers))
+        {
+            access_log::write_line(settings.format, outcome, &mut self.clock, &mut self.lines);
         }
+    }
+
+    /// Whether the access log tells what clients say of themselves.
+    pub(super) fn tells_of_clients(&self) -> bool {
+        self.live.config.access_log.format == AccessLogFormat::Combined
     }
 
     /// The value of a Date field, now.
@@ -183,12 +191,7 @@ impl Desk {
 
     /// An id that no other request has: 16 hex digits.
     pub(super) fn fresh_id(&mut self) -> [u8; 16] {
-        // SplitMix64: every state gives another number, and neighbours don't look alike.
-        self.ids = self.ids.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut number = self.ids;
-        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        number ^= number >> 31;
+        let mut number = next_number(&mut self.numbers);
         let mut id = [0; 16];
         for digit in id.iter_mut().rev() {
             *digit = b"0123456789abcdef"[(number & 15) as usize];
@@ -196,6 +199,15 @@ impl Desk {
         }
         id
     }
+}
+
+/// SplitMix64: every state gives another number, and neighbours don't look alike.
+fn next_number(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut number = *state;
+    number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 /// Larger than any head may be.

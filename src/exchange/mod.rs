@@ -295,7 +295,7 @@ impl Client {
         let persistence = persistence(stays, request.version);
         let bytes_out = answer::to_fault(&reason.into(), id, persistence, body, desk, &mut out);
         desk.count_begun();
-        let named = Named::of_request(request, id);
+        let named = Named::of_request(request, id, desk);
         record.count_out(named, Carried { bytes_out, ..Carried::default() }, Some(reason), desk);
         self.say(out, stays, desk);
     }
@@ -315,7 +315,7 @@ impl Client {
         desk.count_begun();
         record.status = status;
         let reason = (status != 200).then_some(Reason::NotImplemented);
-        let named = Named::of_request(request, id);
+        let named = Named::of_request(request, id, desk);
         record.count_out(named, Carried { bytes_out, ..Carried::default() }, reason, desk);
         self.say(out, stays, desk);
     }
@@ -328,8 +328,7 @@ impl Client {
         let mut out = Vec::new();
         let bytes_out = answer::to_fault(&fault, &id, Persistence::Closes, body, desk, &mut out);
         desk.count_begun();
-        let (method, target) = understood_line(head, scan, desk.live.config.request_limits).unwrap_or_default();
-        let named = Named { method: method.as_bytes(), target: target.as_bytes(), id: &id };
+        let named = Named::of_line(understood_line(head, scan, desk.live.config.request_limits), &id);
         let carried = Carried { bytes_out, ..Carried::default() };
         Record::new(self.address, began).count_out(named, carried, Some(fault.reason), desk);
         self.say(out, false, desk);

@@ -3,7 +3,7 @@
 use super::desk::Desk;
 use crate::access_log::Outcome;
 use crate::error::Reason;
-use crate::http::{ForwardedRequest, Request};
+use crate::http::{ForwardedRequest, Request, Version};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,19 +13,43 @@ use std::time::{Duration, Instant, SystemTime};
 pub(super) struct Named<'a> {
     pub(super) method: &'a [u8],
     pub(super) target: &'a [u8],
+    pub(super) version: Option<Version>,
     pub(super) id: &'a [u8],
+    referer: Option<&'a [u8]>,
+    user_agent: Option<&'a [u8]>,
 }
 
 impl<'a> Named<'a> {
     /// A request that goes no further than here.
-    pub(super) fn of_request(request: &Request<'_, 'a>, id: &'a [u8]) -> Named<'a> {
-        Named { method: request.method.as_bytes(), target: request.path().as_bytes(), id }
+    pub(super) fn of_request(request: &Request<'_, 'a>, id: &'a [u8], desk: &Desk) -> Named<'a> {
+        let field = |name| desk.tells_of_clients().then(|| request.field(name)).flatten();
+        Named {
+            method: request.method.as_bytes(),
+            target: request.path().as_bytes(),
+            version: Some(request.version),
+            id,
+            referer: field("referer"),
+            user_agent: field("user-agent"),
+        }
     }
-}
 
-impl<'a> From<&'a ForwardedRequest> for Named<'a> {
-    fn from(head: &'a ForwardedRequest) -> Named<'a> {
-        Named { method: head.method(), target: head.target(), id: head.id() }
+    /// A request that went on with this head, which holds all that is told.
+    pub(super) fn of_head(head: &'a ForwardedRequest, version: Version, desk: &Desk) -> Named<'a> {
+        let field = |name| desk.tells_of_clients().then(|| head.field(name)).flatten();
+        Named {
+            method: head.method(),
+            target: head.target(),
+            version: Some(version),
+            id: head.id(),
+            referer: field("referer"),
+            user_agent: field("user-agent"),
+        }
+    }
+
+    /// A request that was refused, with what was understood of its first line.
+    pub(super) fn of_line(line: Option<(&'a str, &'a str, Version)>, id: &'a [u8]) -> Named<'a> {
+        let Some((method, target, version)) = line else { return Named { id, ..Named::default() } };
+        Named { method: method.as_bytes(), target: target.as_bytes(), version: Some(version), id, ..Named::default() }
     }
 }
 
@@ -84,6 +108,9 @@ impl Record {
             client: self.client,
             method: named.method,
             target: named.target,
+            version: named.version,
+            referer: named.referer,
+            user_agent: named.user_agent,
             id: named.id,
             status,
             bytes_in: carried.bytes_in,

@@ -636,7 +636,8 @@ impl Exchange {
             Said::Nothing | Said::Interim => own_answer,
         };
         let carried = Carried { bytes_in: self.upload.carried(), bytes_out };
-        self.record.count_out(Named::from(self.upload.head()), carried, reason, desk);
+        let named = Named::of_head(self.upload.head(), self.traits.version, desk);
+        self.record.count_out(named, carried, reason, desk);
     }
 }
 

@@ -6,7 +6,7 @@ use super::pump::{Halt, Pump};
 use super::record::{Carried, Named, Record};
 use super::stop::{Stop, Wait};
 use crate::error::Reason;
-use crate::http::ForwardedRequest;
+use crate::http::{ForwardedRequest, Version};
 use crate::live::Snapshot;
 use crate::net::{Connection, Wants};
 use std::sync::Arc;
@@ -93,7 +93,8 @@ impl Tunnel {
     pub(super) fn count_out(&mut self, reason: Option<Reason>, desk: &mut Desk) {
         let bytes_in = self.bytes_in + self.up.pump.carried();
         let carried = Carried { bytes_in, bytes_out: self.down.pump.delivered() };
-        self.record.count_out(Named::from(&self.head), carried, reason, desk);
+        let named = Named::of_head(&self.head, Version::Http11, desk); // others can't upgrade
+        self.record.count_out(named, carried, reason, desk);
     }
 
     /// Until when a byte must move.

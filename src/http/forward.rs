@@ -6,6 +6,7 @@
 use super::fields::{self, Name};
 use super::request::{MaxForwards, offered_protocols};
 use super::{BodyFraming, Flaw, Request, Response, Version, chunked, response};
+use memchr::memchr;
 use std::io::Write;
 use std::net::IpAddr;
 
@@ -64,6 +65,22 @@ impl ForwardedRequest {
     /// The request's id: the client's, or the fresh one.
     pub fn id(&self) -> &[u8] {
         self.bytes.get(self.id.clone()).unwrap_or_default()
+    }
+
+    /// The value of the first field of this name, in any case, if it goes on.
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        let fields = self.bytes.get(self.fields_at..).unwrap_or_default();
+        // Where a Host is to go, an empty line stands for it.
+        let mut rest = if self.lacks_host { fields.get(2..).unwrap_or_default() } else { fields };
+        loop {
+            let (line, behind) = rest.split_at_checked(memchr(b'\n', rest)?)?;
+            let line = line.strip_suffix(b"\r").filter(|line| !line.is_empty())?;
+            let (before, value) = line.split_at_checked(memchr(b':', line)?)?;
+            if before.eq_ignore_ascii_case(name.as_bytes()) {
+                return Some(fields::trim(value.get(1..)?));
+            }
+            rest = behind.get(1..)?;
+        }
     }
 
     /// The head for a backend with this path prefix and this authority, in the pieces in which it is sent.

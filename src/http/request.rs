@@ -77,13 +77,13 @@ pub fn refuse_early(so_far: &[u8], scan: &HeadScan, limits: Limits) -> Result<()
     if so_far.len() - scan.start() > limits.head_bytes { Err(Flaw::HeadTooLarge) } else { Ok(()) }
 }
 
-/// Method and target of a head that may have been refused, or be incomplete: if its first line is whole, within the
+/// Method, target and version of a head that may have been refused, or be incomplete: if its first line is whole, within the
 /// limits, and such that it may be repeated.
-pub fn understood_line<'b>(so_far: &'b [u8], scan: &HeadScan, limits: Limits) -> Option<(&'b str, &'b str)> {
+pub fn understood_line<'b>(so_far: &'b [u8], scan: &HeadScan, limits: Limits) -> Option<(&'b str, &'b str, Version)> {
     let line = so_far.get(scan.start()..scan.first_line_end()?)?;
-    let (method, target, _) = head::split_request_line(line).ok()?;
+    let (method, target, version) = head::split_request_line(line).ok()?;
     let is_plain = target.len() <= limits.target_bytes && target.bytes().all(|b| (0x21..=0x7e).contains(&b));
-    is_plain.then_some((method, target))
+    is_plain.then_some((method, target, version))
 }
 
 impl<'t, 'b> Request<'t, 'b> {
