@@ -3,11 +3,11 @@
 //! Every message is written afresh: our start line, their fields without those that end at this hop, then our own
 //! fields. Ours come last, after Connection has done its removing, so nobody can name them away.
 
+use super::digits::{write_address, write_decimal};
 use super::fields::{self, Name};
 use super::request::{MaxForwards, offered_protocols};
 use super::{BodyFraming, Flaw, Request, Response, Version, chunked, response};
 use memchr::memchr;
-use std::io::Write;
 use std::net::IpAddr;
 
 /// Who sends a request, as far as the next hop is told.
@@ -200,25 +200,37 @@ fn write_origin(out: &mut Vec<u8>, request: &Request<'_, '_>, sender: &Sender<'_
     let earlier = |name: Name| {
         request.fields.iter().filter(move |f| extended && fields::recognise(f.name) == name).map(|f| f.value)
     };
-    let mut address = Vec::with_capacity(48);
-    write_to(&mut address, format_args!("{}", sender.address.to_canonical()));
     out.extend_from_slice(b"X-Forwarded-For: ");
-    write_list(out, earlier(Name::XForwardedFor).chain([address.as_slice()]));
+    write_earlier(out, earlier(Name::XForwardedFor));
+    write_address(sender.address, out);
+    out.extend_from_slice(b"\r\n");
     write_first_claim(out, "X-Forwarded-Proto", earlier(Name::XForwardedProto), Some("http"));
     write_first_claim(out, "X-Forwarded-Host", earlier(Name::XForwardedHost), request.authority);
 
-    let mut element = Vec::with_capacity(96);
-    match sender.address.to_canonical() {
-        IpAddr::V4(v4) => write_to(&mut element, format_args!("for={v4}")),
-        IpAddr::V6(v6) => write_to(&mut element, format_args!("for=\"[{v6}]\"")),
-    }
-    if let Some(host) = request.authority.filter(|host| !host.is_empty()) {
-        let quote = if host.bytes().all(super::head::is_token_byte) { "" } else { "\"" };
-        write_to(&mut element, format_args!(";host={quote}{host}{quote}"));
-    }
-    element.extend_from_slice(b";proto=http");
     out.extend_from_slice(b"Forwarded: ");
-    write_list(out, earlier(Name::Forwarded).chain([element.as_slice()]));
+    write_earlier(out, earlier(Name::Forwarded));
+    let (before, behind): (&[u8], &[u8]) = match sender.address.to_canonical() {
+        IpAddr::V4(_) => (b"for=", b""),
+        IpAddr::V6(_) => (b"for=\"[", b"]\""),
+    };
+    out.extend_from_slice(before);
+    write_address(sender.address, out);
+    out.extend_from_slice(behind);
+    if let Some(host) = request.authority.filter(|host| !host.is_empty()) {
+        let quote: &[u8] = if host.bytes().all(super::head::is_token_byte) { b"" } else { b"\"" };
+        for piece in [b";host=", quote, host.as_bytes(), quote] {
+            out.extend_from_slice(piece);
+        }
+    }
+    out.extend_from_slice(b";proto=http\r\n");
+}
+
+/// What earlier hops have said, each with the comma behind it: ours comes last.
+fn write_earlier<'v>(out: &mut Vec<u8>, elements: impl Iterator<Item = &'v [u8]>) {
+    for element in elements.filter(|element| !element.is_empty()) {
+        out.extend_from_slice(element);
+        out.extend_from_slice(b", ");
+    }
 }
 
 /// What was claimed at the first hop stands; ours only fills the gap.
@@ -349,7 +361,9 @@ pub fn forward_trailers(section: &[u8], named: &[Box<str>], out: &mut Vec<u8>) -
 }
 
 fn write_status_line(out: &mut Vec<u8>, response: &Response<'_, '_>) {
-    write_to(out, format_args!("HTTP/1.1 {:03} ", response.status)); // the space stays even without a reason
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write_decimal(response.status.into(), out); // three digits: 100 - 599
+    out.push(b' '); // it stays even without a reason
     out.extend_from_slice(response.reason.unwrap_or_default());
     out.extend_from_slice(b"\r\n");
 }
@@ -412,7 +426,10 @@ fn write_host(out: &mut Vec<u8>, request: &Request<'_, '_>) {
 }
 
 fn write_number(out: &mut Vec<u8>, name: &str, number: u64) {
-    write_to(out, format_args!("{name}: {number}\r\n"));
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    write_decimal(number, out);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The rest of a field line whose value is a list.
@@ -424,10 +441,6 @@ fn write_list<'v>(out: &mut Vec<u8>, elements: impl Iterator<Item = &'v [u8]>) {
         out.extend_from_slice(element);
     }
     out.extend_from_slice(b"\r\n");
-}
-
-fn write_to(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("writing to a Vec can't fail");
 }
 
 fn via(version: Version) -> &'static [u8] {

@@ -9,6 +9,7 @@
 //! - `target`: what a request line may ask for, and for whom;
 //! - `fields`: the names that mean something to a proxy, and the values with a grammar of their own;
 //! - `framing`: how the end of a body is known;
+//! - `digits`: numbers and addresses, written;
 //! - `chunked`: the one transfer coding, read and written;
 //! - `request`, `response`: a head with its meaning;
 //! - `pick`: single values out of a request;
@@ -18,6 +19,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))] // the bytes are a stranger's
 
 mod chunked;
+mod digits;
 mod fields;
 mod flaw;
 mod forward;
@@ -33,6 +35,7 @@ mod target;
 mod tests;
 
 pub use chunked::{CHUNK_HEAD_ROOM, CHUNK_TAIL, ChunkDecoder, LAST_CHUNK, write_chunk_head};
+pub use digits::{write_address, write_decimal};
 pub use fields::ConnectionOptions;
 pub use flaw::Flaw;
 pub use forward::{
