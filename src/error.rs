@@ -6,6 +6,7 @@
 use crate::balance::Failure;
 use crate::http::Flaw;
 use crate::net::is_shortage;
+use std::fmt;
 use std::io::{self, ErrorKind};
 
 /// Whose doing a fault is.
@@ -141,6 +142,13 @@ pub struct Fault {
     pub reason: Reason,
     /// More, for the client whose message it is about.
     pub detail: Option<&'static str>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason.word())?;
+        self.detail.map_or(Ok(()), |detail| write!(f, " ({detail})"))
+    }
 }
 
 impl From<Reason> for Fault {

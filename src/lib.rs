@@ -9,6 +9,7 @@ pub mod notify;
 pub mod workers;
 pub mod exchange;
 pub mod access_log;
+pub mod wire_log;
 pub mod lines;
 pub mod logger;
 pub mod names;

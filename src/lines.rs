@@ -5,6 +5,7 @@
 //! stop, the traffic may not.
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -37,6 +38,16 @@ pub enum Place {
     File(PathBuf),
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Stdout => f.write_str("standard output"),
+            Place::Stderr => f.write_str("standard error"),
+            Place::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
 impl Place {
     /// Opens it for writing; a file that is not there is made.
     ///
@@ -63,6 +74,7 @@ pub struct Lines {
     batches: Sender<Vec<u8>>,
     /// The writer's end too, for what it has left when it hangs.
     incoming: Receiver<Vec<u8>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
     desk: Arc<Desk>,
 }
 
@@ -81,11 +93,8 @@ struct Desk {
 }
 
 impl Lines {
-    /// Starts the writer, a thread of this name.
-    ///
-    /// # Errors
-    /// No thread could be started.
-    pub fn start(name: &'static str, out: File) -> io::Result<(Lines, JoinHandle<()>)> {
+    /// Lines of this kind: `access log`. Nobody writes them yet.
+    pub fn new(name: &'static str) -> Lines {
         let (batches, incoming) = bounded(BATCHES);
         let desk = Arc::new(Desk {
             name,
@@ -95,11 +104,25 @@ impl Lines {
             told: AtomicU64::new(0),
             complaint: Mutex::new(None),
         });
-        let of_writer = Arc::clone(&desk);
-        let of_lines = incoming.clone();
-        let writer = thread::Builder::new().name(name.to_owned());
-        let writer = writer.spawn(move || write_all(&incoming, out, &of_writer))?;
-        Ok((Lines { batches, incoming: of_lines, desk }, writer))
+        Lines { batches, incoming, writer: Mutex::new(None), desk }
+    }
+
+    /// Writes to this file from now on, by a thread that is started for it or that has written elsewhere until now. What
+    /// is being written still goes where the rest went.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub fn write_to(&self, file: File) -> io::Result<()> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if writer.is_some() {
+            *self.desk.next() = Some(file);
+            self.wake();
+            return Ok(());
+        }
+        let (incoming, desk) = (self.incoming.clone(), Arc::clone(&self.desk));
+        let thread = thread::Builder::new().name(self.desk.name.to_owned());
+        *writer = Some(thread.spawn(move || write_all(&incoming, file, &desk))?);
+        Ok(())
     }
 
     /// Hands over a batch of whole lines, and leaves the buffer empty.
@@ -113,22 +136,24 @@ impl Lines {
         }
     }
 
-    /// Writes to this file from now on; what is being written still goes where the rest went.
-    pub fn go_on_in(&self, file: File) {
-        *self.desk.next() = Some(file);
-        self.wake();
-    }
-
-    /// Lets the writer end, once everything handed over so far is written; waits for that until `deadline`. A pipe that
-    /// nobody reads may hold it for ever, but not us.
-    pub fn end(&self, writer: &JoinHandle<()>, deadline: Instant) {
+    /// Lets the writer end, once everything handed over so far is written; waits for that until `deadline`, and says
+    /// whether it came to that. A pipe that nobody reads may hold it for ever, but not us.
+    pub fn end(&self, deadline: Instant) -> bool {
         self.desk.ended.store(true, Ordering::Release);
         self.wake();
-        while !writer.is_finished() && Instant::now() < deadline {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let is_finished = || writer.as_ref().is_none_or(JoinHandle::is_finished);
+        while !is_finished() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
         self.desk.lose(self.incoming.try_iter().map(|batch| count_lines(&batch)).sum());
         self.desk.complain();
+        is_finished()
+    }
+
+    /// What they are: `access log`.
+    pub fn name(&self) -> &'static str {
+        self.desk.name
     }
 
     /// Lines dropped so far.
@@ -328,7 +353,8 @@ mod tests {
     #[test]
     fn what_the_writer_cannot_keep_up_with_is_dropped_and_counted() {
         let (reader, pipe) = io::pipe().unwrap();
-        let (lines, writer) = Lines::start("log of a test", File::from(OwnedFd::from(pipe))).unwrap();
+        let lines = Lines::new("log of a test");
+        lines.write_to(File::from(OwnedFd::from(pipe))).unwrap();
         let sent = 4 * BATCHES as u64;
         let begun = Instant::now();
         for nth in 0..sent {
@@ -337,9 +363,7 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(5), "nobody waits for a pipe that nobody reads");
         assert!(lines.dropped() > 0, "there is no room for {sent}");
         let reading = thread::spawn(move || io::read_to_string(reader).unwrap());
-        lines.end(&writer, Instant::now() + Duration::from_secs(10));
-        assert!(writer.is_finished());
-        writer.join().unwrap();
+        assert!(lines.end(Instant::now() + Duration::from_secs(10)));
         let text = reading.join().unwrap();
         assert_eq!(count_lines(text.as_bytes()) + lines.dropped(), sent);
         let numbers: Vec<u64> = text.lines().map(|line| line.parse().unwrap()).collect();
@@ -349,7 +373,8 @@ mod tests {
     #[test]
     fn a_writer_that_hangs_is_left_behind_and_what_it_has_not_written_is_counted() {
         let (reader, pipe) = io::pipe().unwrap();
-        let (lines, writer) = Lines::start("log of a test", File::from(OwnedFd::from(pipe))).unwrap();
+        let lines = Lines::new("log of a test");
+        lines.write_to(File::from(OwnedFd::from(pipe))).unwrap();
         let mut line = vec![b'x'; 200 * 1024]; // more than a pipe holds
         line.push(b'\n');
         lines.send(&mut line);
@@ -357,12 +382,14 @@ mod tests {
             thread::sleep(Duration::from_millis(1)); // until the writer has it in its hands
         }
         lines.send(&mut b"one\ntwo\n".to_vec()); // which it may take too, before it begins to write
-        lines.end(&writer, Instant::now() + Duration::from_millis(50));
-        assert!(!writer.is_finished());
+        assert!(!lines.end(Instant::now() + Duration::from_millis(50)));
         assert!(lines.dropped() <= 2, "{}", lines.dropped());
         drop(reader); // lets it go
-        writer.join().unwrap();
-        assert_eq!(lines.dropped(), 3);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while lines.dropped() < 3 {
+            assert!(Instant::now() < deadline, "{}", lines.dropped());
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Start everything; drain; stop.
 
 use crate::balance::Origin;
-use crate::config::{Config, ListenerSettings};
+use crate::config::{AccessLogFormat, Config, ListenerSettings};
 use crate::error::Reason;
 use crate::exchange::{Client, Counts, Desk, Door, Shared};
 use crate::health::{Checker, Target};
@@ -14,7 +14,6 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -27,7 +26,7 @@ const RESERVE: usize = 64;
 /// it may be on its way already, and a close that meets it loses it.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How long the access log's last lines are waited for.
+/// How long the last lines of a log are waited for.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// A balancer that runs until it is drained or dropped.
@@ -46,7 +45,6 @@ pub struct Balancer {
     checker: Option<Checker>,
     names: Option<Names>,
     workers: Vec<JoinHandle<()>>,
-    log_writer: Option<JoinHandle<()>>,
 }
 
 /// Why a balancer did not start.
@@ -54,8 +52,8 @@ pub struct Balancer {
 pub enum StartError {
     /// An address can't be listened on.
     Listen(SocketAddr, io::Error),
-    /// A file can't be written to.
-    Log(PathBuf, io::Error),
+    /// The file of this log can't be written to.
+    Log(&'static str, Place, io::Error),
     /// The system has no thread, poll or descriptor to give.
     System(&'static str, io::Error),
 }
@@ -66,7 +64,7 @@ impl fmt::Display for StartError {
             StartError::Listen(address, error) => {
                 write!(f, "can't listen on {address} (port {}): {error}", address.port())
             }
-            StartError::Log(path, error) => write!(f, "can't write the access log to {}: {error}", path.display()),
+            StartError::Log(log, place, error) => write!(f, "can't write the {log} to {place}: {error}"),
             StartError::System(what, error) => write!(f, "can't start {what}: {error}"),
         }
     }
@@ -135,11 +133,16 @@ impl Balancer {
         let system = |what| move |error| StartError::System(what, error);
         let most = config.max_connections.unwrap_or(descriptors.saturating_sub(RESERVE)).max(1);
         let listeners = Listeners::new(bound).map_err(system("the listeners"))?;
-        let file = open_log(&config)?;
-        let (access_log, log_writer) = Lines::start("access log", file).map_err(system("the access log"))?;
+        let (access_log, wire_log) = (Lines::new("access log"), Arc::new(Lines::new("wire log")));
+        for (log, place) in [(&access_log, access_log_place(&config)), (&*wire_log, wire_log_place(&config))] {
+            if let Some(place) = place {
+                log.write_to(open_log(log, &place)?).map_err(system("a log"))?;
+            }
+        }
         let shared = Arc::new(Shared {
             lot: Lot::new(descriptors).map_err(system("the lot"))?,
             access_log,
+            wire_log,
             connections: Headcount::default(),
             door: Door::default(),
             counts: (0..config.workers).map(|_| Counts::default()).collect(),
@@ -154,7 +157,6 @@ impl Balancer {
             checker: None,
             names: None,
             workers: Vec::new(),
-            log_writer: Some(log_writer),
         };
         workers::start(&balancer.shared, &mut balancer.workers).map_err(system("a worker"))?;
         let shared = Arc::clone(&balancer.shared);
@@ -195,17 +197,24 @@ impl Balancer {
         }
     }
 
-    /// Opens the access log's file again, for whoever has renamed it: what was handed over before is written to the old
-    /// one or the new one, whole.
+    /// Opens the files of the logs again, for whoever has renamed them: what was handed over before is written to the
+    /// old one or the new one, whole.
     ///
     /// # Errors
-    /// It can't be opened: the old one stays.
+    /// One of them can't be opened: it stays what it was.
     pub fn reopen_logs(&self) -> Result<(), StartError> {
         let live = self.shared.live.current();
-        if live.config.access_log.file.is_some() {
-            self.shared.access_log.go_on_in(open_log(&live.config)?);
+        let places = [access_log_place(&live.config), wire_log_place(&live.config)];
+        for (log, place) in self.logs().into_iter().zip(places) {
+            if let Some(place @ Place::File(_)) = place {
+                log.write_to(open_log(log, &place)?).map_err(|error| StartError::System("a log", error))?;
+            }
         }
         Ok(())
+    }
+
+    fn logs(&self) -> [&Lines; 2] {
+        [&self.shared.access_log, &self.shared.wire_log]
     }
 
     /// Goes on with another configuration: all of it or, if an address or a file can't be had, nothing. What has begun
@@ -214,13 +223,19 @@ impl Balancer {
     /// # Errors
     /// An address that can't be listened on, a file that can't be written to.
     pub fn reload(&self, config: Config) -> Result<Vec<&'static str>, StartError> {
-        let log_moves = self.shared.live.current().config.access_log.file != config.access_log.file;
-        let file = if log_moves { Some(open_log(&config)?) } else { None };
+        let old = self.shared.live.current();
+        let places = |config: &Config| [access_log_place(config), wire_log_place(config)];
+        let mut moves = Vec::new();
+        for ((log, before), place) in self.logs().into_iter().zip(places(&old.config)).zip(places(&config)) {
+            if let Some(place) = place.filter(|place| before.as_ref() != Some(place)) {
+                moves.push((log, open_log(log, &place)?));
+            }
+        }
         self.listeners.replace(wanted(&config)).map_err(|(address, error)| StartError::Listen(address, error))?;
         let restart = self.shared.live.current().config.needs_restart(&config);
         self.shared.live.replace(config);
-        if let Some(file) = file {
-            self.shared.access_log.go_on_in(file);
+        for (log, file) in moves {
+            log.write_to(file).map_err(|error| StartError::System("a log", error))?;
         }
         Ok(restart)
     }
@@ -280,8 +295,8 @@ impl Balancer {
         for worker in self.workers.drain(..) {
             join(Some(worker));
         }
-        if let Some(writer) = self.log_writer.take() {
-            self.shared.access_log.end(&writer, Instant::now() + LAST_LINES);
+        for log in self.logs() {
+            log.end(Instant::now() + LAST_LINES);
         }
     }
 }
@@ -292,12 +307,20 @@ impl Drop for Balancer {
     }
 }
 
-/// Where the access log is written.
-fn open_log(config: &Config) -> Result<File, StartError> {
-    match &config.access_log.file {
-        Some(path) => Place::File(path.clone()).open().map_err(|error| StartError::Log(path.clone(), error)),
-        None => Place::Stdout.open().map_err(|error| StartError::System("the access log", error)),
-    }
+/// Where the access log is written; `None`: nowhere.
+fn access_log_place(config: &Config) -> Option<Place> {
+    let log = &config.access_log;
+    (log.format != AccessLogFormat::Off).then(|| log.file.clone().map_or(Place::Stdout, Place::File))
+}
+
+/// Where the wire log is written; `None`: nowhere.
+fn wire_log_place(config: &Config) -> Option<Place> {
+    let log = &config.wire_log;
+    log.on.then(|| log.file.clone().map_or(Place::Stderr, Place::File))
+}
+
+fn open_log(log: &Lines, place: &Place) -> Result<File, StartError> {
+    place.open().map_err(|error| StartError::Log(log.name(), place.clone(), error))
 }
 
 /// Where to listen, and what holds there.
@@ -328,9 +351,13 @@ fn accept(shared: &Arc<Shared>, listeners: Listeners<Arc<ListenerSettings>>, mos
     listeners.accept(is_full, make_room, |socket, peer, listener| {
         let now = Instant::now();
         let snapshot = shared.live.current();
-        let Some(arrival) = shared.door.arrival(peer, &listener, &snapshot.config, now) else { return Ok(()) };
-        let deadline = now + snapshot.config.timeouts.first_byte;
-        shared.lot.admit(socket, deadline, |connection| Box::new(Client::new(connection, peer, arrival, now, shared)))
+        let config = &snapshot.config;
+        let Some(arrival) = shared.door.arrival(peer, &listener, config, now) else { return Ok(()) };
+        let deadline = now + config.timeouts.first_byte;
+        shared.lot.admit(socket, deadline, |connection| {
+            let client = Client::new(connection, peer, arrival, now, shared);
+            Box::new(if config.wire_log.on { client.observed() } else { client })
+        })
     });
 }
 

@@ -277,7 +277,7 @@ fn turn(visit: &mut Visit, stock: &std::sync::Mutex<Vec<Connection>>, echo: Sock
                 Ok(n) => {
                     visit.client.write(&[&buffer[..n]])?;
                     if buffer[..n].ends_with(b"\n") {
-                        let backend = visit.backend.take().unwrap();
+                        let mut backend = visit.backend.take().unwrap();
                         backend.unbind();
                         stock.lock().unwrap().push(backend);
                     }
@@ -294,7 +294,7 @@ fn turn(visit: &mut Visit, stock: &std::sync::Mutex<Vec<Connection>>, echo: Sock
                     visit.pending.extend_from_slice(&buffer[..n]);
                     let spare = stock.lock().unwrap().pop();
                     visit.backend = Some(match spare {
-                        Some(spare) => {
+                        Some(mut spare) => {
                             spare.bind_to(&visit.client);
                             spare
                         }

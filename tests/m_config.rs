@@ -162,6 +162,8 @@ access = "json"
 access_file = "/var/log/threadbare.log"
 access_sample = 10
 access_slower_than = "250ms"
+wire = true
+wire_file = "/var/log/threadbare.wire"
 "#;
 
 #[test]
@@ -219,6 +221,8 @@ fn every_key_of_the_file_is_taken() {
     assert_eq!(format!("{:?} {:?}", config.half_close, log.format), "Answer Json");
     assert_eq!(log.file.as_deref(), Some(Path::new("/var/log/threadbare.log")));
     assert_eq!((log.one_in, log.slower_than), (10, Duration::from_millis(250)));
+    assert!(config.wire_log.on);
+    assert_eq!(config.wire_log.file.as_deref(), Some(Path::new("/var/log/threadbare.wire")));
 }
 
 #[test]
@@ -312,6 +316,8 @@ fn what_is_wrong_is_told_with_its_place() {
         ("[log]\nlevel = \"loud\"", "2:9", &["off, error, warn"]),
         ("[log]\naccess = \"xml\"", "2:10", &["off, text, combined, json"]),
         ("[log]\naccess_file = \"\"", "2:15", &["a file name"]),
+        ("[log]\nwire = \"on\"", "2:8", &["can't be a string", "true or false"]),
+        ("[log]\nwire_file = \"\"", "2:13", &["a file name"]),
         ("[log]\naccess_sample = 0", "2:17", &["1 to "]),
         ("[log]\naccess_slower_than = 250", "2:22", &["\"10s\""]),
         // What is there twice, or not at all.

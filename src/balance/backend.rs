@@ -68,9 +68,7 @@ impl Backend {
     /// A kept connection, bound to whoever waits under `client`.
     /// Also says since when it was kept.
     pub fn spare(&self, client: &Connection, need: Need, now: Instant) -> Option<(Connection, Instant)> {
-        let (connection, rested) = self.spares.take(need, now)?;
-        connection.bind_to(client);
-        Some((connection, rested))
+        self.spares.take(client, need, now)
     }
 
     /// A new connection to the `nth` of its addresses, bound to whoever waits under `client`.

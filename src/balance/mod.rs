@@ -33,6 +33,6 @@ pub use order::Order;
 pub use origin::Origin;
 pub use policy::{Candidate, Ewma, least_in_flight, peak_ewma, two_choices};
 pub use queue::{Queue, Waiting};
-pub use rotation::{Member, Pick, Rotation, Unserved, Wish};
+pub use rotation::{By, Member, Pick, Rotation, Unserved, Wish};
 pub use settings::{ActiveHealth, BackendSettings, BalanceSettings, HashKey, PassiveHealth, Policy, RetrySettings};
 pub use spares::Need;

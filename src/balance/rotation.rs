@@ -14,6 +14,7 @@ use super::{
     RetrySettings, Standing, Sticky, Trial, key_hash, least_in_flight, peak_ewma, rendezvous, two_choices,
 };
 use crate::net::Caller;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -105,6 +106,39 @@ pub struct Pick {
     pub place: InFlight,
     /// The request tells whether the backend is fit again.
     pub trial: Option<Trial>,
+    /// What has decided it.
+    pub by: By,
+}
+
+/// What has decided whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The turn of this number, counted from 0.
+    Turn(usize),
+    /// The policy, among those who could; under round robin, for one who can't.
+    Policy(Policy),
+    /// The request's cookie.
+    Cookie,
+    /// That it is to be seen whether the backend is fit again.
+    Trial,
+    /// That nobody is fit.
+    Need,
+    /// The first place that became free.
+    Place,
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            By::Turn(number) => write!(f, "turn {} of the rotation", number.wrapping_add(1)),
+            By::Policy(Policy::RoundRobin) => f.write_str("instead of one who can't take it"),
+            By::Policy(policy) => write!(f, "by the policy ({policy:?})"),
+            By::Cookie => f.write_str("by its cookie"),
+            By::Trial => f.write_str("to see whether it is fit again"),
+            By::Need => f.write_str("since nobody is fit"),
+            By::Place => f.write_str("from the queue: a place has become free"),
+        }
+    }
 }
 
 /// Why nobody's turn it is.
@@ -192,7 +226,7 @@ impl Rotation {
             self.budget.deposit();
         }
         if let Some(nth) = self.tied_to(wish, tried, now) {
-            if may_enter && let Some(pick) = self.enter(nth, now) {
+            if may_enter && let Some(pick) = self.enter(nth, By::Cookie, now) {
                 return Ok(pick);
             }
         } else {
@@ -254,7 +288,7 @@ impl Rotation {
             Standing::TrialDue => self.try_out(nth, now),
             Standing::In { share } => {
                 let takes_it = self.policy == Policy::RoundRobin && (share >= 1.0 || fraction(turn) < share);
-                if takes_it && may_enter { self.enter(nth, now) } else { None }
+                if takes_it && may_enter { self.enter(nth, By::Turn(turn), now) } else { None }
             }
             Standing::Ejected(..) | Standing::Down => None,
         }
@@ -297,7 +331,7 @@ impl Rotation {
             }
         };
         // One that has filled up this moment is passed over.
-        preferred.into_iter().chain(free()).find_map(|nth| self.enter(nth, now))
+        preferred.into_iter().chain(free()).find_map(|nth| self.enter(nth, By::Policy(self.policy), now))
     }
 
     /// The weight that counts now: less than was configured while a backend comes back slowly.
@@ -313,15 +347,15 @@ impl Rotation {
         matches!(self.standing(&self.members[nth], now), Standing::In { share } if share < 1.0)
     }
 
-    fn enter(&self, nth: usize, now: Instant) -> Option<Pick> {
-        Some(Pick { nth, place: self.members[nth].try_enter(now)?, trial: None })
+    fn enter(&self, nth: usize, by: By, now: Instant) -> Option<Pick> {
+        Some(Pick { nth, place: self.members[nth].try_enter(now)?, trial: None, by })
     }
 
     /// The request that shows whether an ejected backend is fit again.
     fn try_out(&self, nth: usize, now: Instant) -> Option<Pick> {
         let member = &self.members[nth];
         let trial = member.backend.health.claim_trial(now)?;
-        Some(Pick { nth, place: member.try_enter(now)?, trial: Some(trial) })
+        Some(Pick { nth, place: member.try_enter(now)?, trial: Some(trial), by: By::Trial })
     }
 
     /// Passive evidence has emptied the rotation: it is not trusted that far.
@@ -335,7 +369,7 @@ impl Rotation {
         let nth = ejected().nth(offset)?;
         let pick = self.try_out(nth, now).or_else(|| {
             let trial = self.members[nth].backend.health.last_resort();
-            Some(Pick { nth, place: self.members[nth].try_enter(now)?, trial: Some(trial) })
+            Some(Pick { nth, place: self.members[nth].try_enter(now)?, trial: Some(trial), by: By::Need })
         });
         let second = now.saturating_duration_since(self.born).as_secs() + 1;
         if tried.is_empty() && self.last_cry.swap(second, Ordering::Relaxed) != second {

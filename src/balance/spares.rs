@@ -57,10 +57,10 @@ impl Spares {
     }
 
     /// The newest spare that fits the need, probed: nothing to read and no end in sight; and since when it
-    /// was kept.
-    pub(super) fn take(&self, need: Need, now: Instant) -> Option<(Connection, Instant)> {
+    /// was kept. It is bound to whoever waits under `client`.
+    pub(super) fn take(&self, client: &Connection, need: Need, now: Instant) -> Option<(Connection, Instant)> {
         loop {
-            let spare = {
+            let mut spare = {
                 let mut resting = self.lock();
                 let newest = resting.last()?;
                 if need == Need::Sure && !self.is_sure(now.saturating_duration_since(newest.since)) {
@@ -72,6 +72,7 @@ impl Spares {
             if age >= spare.life {
                 continue;
             }
+            spare.connection.bind_to(client);
             if !spare.connection.is_stirring() && spare.connection.glance() == Glance::Quiet {
                 self.reused.fetch_add(1, Ordering::Relaxed);
                 return Some((spare.connection, spare.since));
@@ -81,7 +82,7 @@ impl Spares {
     }
 
     /// Keeps a connection for at most `life`.
-    pub(super) fn rest(&self, connection: Connection, now: Instant, life: Duration) {
+    pub(super) fn rest(&self, mut connection: Connection, now: Instant, life: Duration) {
         connection.unbind();
         self.lock().push(Spare { connection, since: now, life });
     }

@@ -150,6 +150,15 @@ pub(super) const KEYS: &[Key<Config>] = &[
     key::<Config>("log.access_slower_than", "access-log-slower-than", Shape::Time,
         "Exchanges that went well get a line only if they took so long; those that failed always do",
         |c, t| put(&mut c.access_log.slower_than, time_or_none(t)), |c| one(show_time(c.access_log.slower_than))),
+    key::<Config>("log.wire", "wire-log", Shape::Switch,
+        "Tell of every call on a socket and every decision, for learning and for looking for a fault. It shows the \
+         beginnings of what is said, bodies too, though no passwords of Authorization and no cookies",
+        |c, t| put(&mut c.wire_log.on, switch(t)), |c| one(show_switch(c.wire_log.on))),
+    key::<Config>("log.wire_file", "wire-log-file", Shape::Text("FILE"),
+        "The file at whose end the wire log is written, opened again with SIGHUP; standard error if not given",
+        |c, t| put_some(&mut c.wire_log.file, file_name(t).map(Into::into)),
+        |c| perhaps(c.wire_log.file.as_ref().map(|path| path.display())))
+        .unset("standard error"),
     key::<Config>("log.level", "log-level", Shape::Text("LEVEL"),
         "How much to say on standard error: off, error, warn, info, debug or trace",
         |c, t| put(&mut c.log_level, level(t)), |c| one(c.log_level.as_str().to_ascii_lowercase())),

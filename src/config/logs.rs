@@ -23,6 +23,15 @@ impl Default for AccessLogSettings {
     }
 }
 
+/// The wire log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WireLogSettings {
+    /// Whether clients that come from now on are observed. Default off.
+    pub on: bool,
+    /// The file at whose end it is written. Default: standard error.
+    pub file: Option<PathBuf>,
+}
+
 /// What a line of the access log looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AccessLogFormat {

@@ -16,7 +16,7 @@ mod flags;
 mod logs;
 mod show;
 
-pub use logs::{AccessLogFormat, AccessLogSettings};
+pub use logs::{AccessLogFormat, AccessLogSettings, WireLogSettings};
 
 use crate::addresses::Rate;
 use crate::balance::{ActiveHealth, BackendSettings, BalanceSettings, Origin, PassiveHealth, RetrySettings};
@@ -51,6 +51,8 @@ pub struct Config {
     pub workers: usize,
     /// Which exchanges are told of, how, and where.
     pub access_log: AccessLogSettings,
+    /// Whether every call on a socket is told of, and where.
+    pub wire_log: WireLogSettings,
     /// What the log tells beyond errors. Default `info`.
     pub log_level: log::LevelFilter,
     /// Most client connections open at once. Default: the descriptor limit less 64.
@@ -334,6 +336,7 @@ impl Config {
             demo: false,
             workers: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
             access_log: AccessLogSettings::default(),
+            wire_log: WireLogSettings::default(),
             log_level: log::LevelFilter::Info,
             max_connections: None,
             via: true,

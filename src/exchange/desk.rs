@@ -22,6 +22,8 @@ pub struct Shared {
     pub lot: Lot<Client>,
     /// Where finished exchanges are told of.
     pub access_log: Lines,
+    /// Where everything else is told of, if that is wished.
+    pub wire_log: Arc<Lines>,
     /// Client connections open now.
     pub connections: Headcount,
     /// Who comes in, and as whom.
@@ -134,6 +136,7 @@ impl Desk {
 
     /// Ends a turn that has moved enough bytes, but could move more from this connection: others go first.
     pub(super) fn spend(&mut self, from: &mut Connection) -> io::Result<()> {
+        from.note(format_args!("this turn has moved enough: others go first"));
         match self.kind {
             Budget::OneBuffer => self.cut_short = true,
             Budget::Whole => from.let_others_go_first()?,
@@ -153,6 +156,11 @@ impl Desk {
         };
         let ended = sum(|counts| &counts.ended); // before those begun, so that the difference is never negative
         sum(|counts| &counts.begun).saturating_sub(ended)
+    }
+
+    /// The worker's number.
+    pub(super) fn worker(&self) -> usize {
+        self.worker
     }
 
     /// What this worker has counted.

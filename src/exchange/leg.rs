@@ -68,10 +68,14 @@ impl Leg {
     /// Why there is none, and whom it would have been to.
     pub(super) fn to(asked: Asked, client: &Connection, desk: &Desk) -> Result<Leg, (Asked, Fault)> {
         let backend = &*asked.place;
+        client.meet(&backend.name);
         let spare = asked.spare.and_then(|need| backend.spare(client, need, desk.now));
         let (connection, kind) = match spare {
             Some((connection, rested)) => (connection, Kind::Spare { rested }),
             None => {
+                if asked.spare.is_some() {
+                    client.note(format_args!("no spare that would do: a new connection"));
+                }
                 let address = asked.address;
                 match dial(backend, address, client, &desk.shared) {
                     Ok(connection) => (connection, Kind::Fresh { address }),

@@ -15,6 +15,8 @@
 //! - `tunnel`: what comes after a 101;
 //! - `answer`: answers of our own;
 //! - `linger`: the gentle close;
+//! - `watched`: a client of which the wire log tells;
+//! - `wish`: where a request wants to go;
 //! - `record`: what is told of it all;
 //! - `desk`: what a worker lends to every turn.
 
@@ -31,6 +33,8 @@ mod relay;
 mod stop;
 mod tunnel;
 mod upload;
+mod watched;
+mod wish;
 
 pub use desk::{Budget, Counts, Desk, Shared};
 pub use door::{Arrival, Door};
@@ -53,6 +57,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stop::{Stop, Wait};
 use tunnel::Tunnel;
+use watched::Watched;
 
 /// One client connection, from its first byte to its last.
 pub struct Client {
@@ -66,6 +71,8 @@ pub struct Client {
     is_known: bool,
     /// Counts it out of its address's connections, once it is gone.
     guest: Guest,
+    /// Told of all that happens, if that is wished.
+    watched: Option<Box<Watched>>,
     shared: Arc<Shared>,
 }
 
@@ -117,7 +124,24 @@ impl Client {
             Arrival::Introduced => (Phase::Introduction, Guest::default()),
             Arrival::Direct(guest) => (Phase::Idle, guest),
         };
-        Client { connection, address: peer, phase, since: now, is_known: false, guest, shared: Arc::clone(shared) }
+        Client {
+            connection,
+            address: peer,
+            phase,
+            since: now,
+            is_known: false,
+            guest,
+            watched: None,
+            shared: Arc::clone(shared),
+        }
+    }
+
+    /// The same, with everything that happens told of in the wire log.
+    #[must_use]
+    pub fn observed(mut self) -> Client {
+        let watched = Watched::new(&self.shared.wire_log, &mut self.connection, self.address, self.since);
+        self.watched = Some(Box::new(watched));
+        self
     }
 
     /// Since when it has been idle, if it has been for long enough to be closed when a descriptor is needed. A client
@@ -133,6 +157,27 @@ impl Client {
 
     /// Does everything that can be done now without waiting.
     pub fn turn(&mut self, desk: &mut Desk) -> Turn {
+        if let Some(watched) = &self.watched {
+            watched.wakes(&self.connection, self.backend(), desk.worker());
+            if !desk.live.config.wire_log.on {
+                self.be_unobserved();
+            }
+        }
+        let turn = self.go_on(desk);
+        if let Some(watched) = &self.watched {
+            watched.turn_ends();
+        }
+        turn
+    }
+
+    /// The wire log has been turned off. A connection to a backend that is in use is told of up to its end.
+    fn be_unobserved(&mut self) {
+        self.connection.note(format_args!("no more is told: the wire log has been turned off"));
+        self.connection.be_observed(None);
+        self.watched = None;
+    }
+
+    fn go_on(&mut self, desk: &mut Desk) -> Turn {
         loop {
             match self.advance(desk) {
                 Ok(()) => return Turn::Close,
@@ -140,6 +185,9 @@ impl Client {
                 Err(Stop::NotYet(wait)) => {
                     let (deadline, reason) = self.deadline(desk);
                     if desk.now < deadline {
+                        if let Some(watched) = &mut self.watched {
+                            watched.parks(&self.connection, wait, deadline.saturating_duration_since(desk.now));
+                        }
                         return Turn::Park(self.watch(wait, deadline));
                     }
                     match self.phase {
@@ -153,6 +201,15 @@ impl Client {
                     }
                 }
             }
+        }
+    }
+
+    /// The backend's connection, while there is one.
+    fn backend(&self) -> Option<&Connection> {
+        match &self.phase {
+            Phase::Serving(exchange) => exchange.backend(),
+            Phase::Tunnelling(tunnel) => Some(&tunnel.leg.connection),
+            Phase::Introduction | Phase::Idle | Phase::Head(_) | Phase::Lingering(_) => None,
         }
     }
 
@@ -171,13 +228,20 @@ impl Client {
                     }
                 }
                 Phase::Serving(exchange) => match exchange.advance(&mut self.connection, desk)? {
-                    After::Stay => self.idle(desk),
-                    After::Close => self.phase = Phase::Lingering(Box::new(Linger::after(Vec::new(), desk))),
+                    After::Stay => {
+                        self.connection.note(format_args!("done, and the client may ask again"));
+                        self.idle(desk);
+                    }
+                    After::Close => {
+                        self.connection.note(format_args!("done, and the client's connection ends with it"));
+                        self.phase = Phase::Lingering(Box::new(Linger::after(Vec::new(), desk)));
+                    }
                     After::Tunnel(tunnel) => self.phase = Phase::Tunnelling(tunnel),
                 },
                 Phase::Tunnelling(tunnel) => {
                     tunnel.advance(&mut self.connection, desk)?;
                     tunnel.count_out(None, desk);
+                    self.connection.note(format_args!("the tunnel has ended"));
                     return Ok(());
                 }
                 Phase::Lingering(linger) => return linger.advance(&mut self.connection, desk),
@@ -191,7 +255,9 @@ impl Client {
         match self.shared.door.introduction(&mut self.connection, self.address, desk) {
             Ok(source) => {
                 self.address = source.unwrap_or(self.address);
+                self.connection.note(format_args!("a proxy says whose connection it is: {}", self.address));
                 let Some(guest) = self.shared.door.let_in(self.address, &desk.live.config, desk.now) else {
+                    self.connection.note(format_args!("its address has as many connections as it may"));
                     return Ok(false);
                 };
                 self.guest = guest;
@@ -256,6 +322,8 @@ impl Client {
         let fresh_id = str::from_utf8(&fresh_id).unwrap_or_default();
         let id = request.id.unwrap_or(fresh_id).as_bytes();
         let record = Record::new(self.address, began);
+        let (method, path, framing) = (request.method, request.path(), request.framing);
+        self.connection.note(format_args!("{method} {path}: {framing}; id {}", id.escape_ascii()));
         if !self.shared.door.may_ask(self.address, &desk.live.config, desk.now) {
             return self.turn_away(&request, id, record, Reason::TooManyRequests, desk);
         }
@@ -292,6 +360,7 @@ impl Client {
         let stays = self.stays_after(request, desk);
         let body = if request.method == "HEAD" { Body::Omitted } else { Body::Sent };
         let mut out = Vec::new();
+        self.connection.note(format_args!("turned away: {}", reason.word()));
         let persistence = persistence(stays, request.version);
         let bytes_out = answer::to_fault(&reason.into(), id, persistence, body, desk, &mut out);
         desk.count_begun();
@@ -322,6 +391,7 @@ impl Client {
 
     /// A request that could not be read: nothing behind it can be trusted to be one.
     fn refuse(&mut self, fault: Fault, head: &[u8], scan: &HeadScan, began: Instant, desk: &mut Desk) {
+        self.connection.note(format_args!("refused: {}", fault));
         let line = head.strip_prefix(b"\r\n").unwrap_or(head);
         let body = if line.starts_with(b"HEAD ") { Body::Omitted } else { Body::Sent };
         let id = desk.fresh_id();
@@ -339,6 +409,7 @@ impl Client {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Head(begun) => self.refuse(fault, begun.gather.so_far(), begun.gather.scan(), begun.began, desk),
             Phase::Serving(mut exchange) => {
+                self.connection.note(format_args!("fails: {fault}"));
                 if exchange.said() == Said::Head || fault.reason == Reason::ClientGone {
                     exchange.count_out(Some(fault.reason), 0, desk);
                     // What a client has not taken in all that time, the kernel need not keep for it either.
@@ -358,6 +429,7 @@ impl Client {
                 self.say(out, stays, desk);
             }
             Phase::Tunnelling(mut tunnel) => {
+                self.connection.note(format_args!("the tunnel fails: {fault}"));
                 tunnel.count_out(Some(fault.reason), desk);
                 self.hang_up(desk);
             }
@@ -389,16 +461,11 @@ impl Client {
 
     fn watch(&self, wait: Wait, deadline: Instant) -> Watch {
         let watch = Watch::client(&self.connection, wait.client, deadline);
-        let backend = match &self.phase {
+        match (&self.phase, self.backend()) {
             // Half a header is no request either: a drain need not wait for the rest.
-            Phase::Introduction | Phase::Idle => return watch.idle(),
-            Phase::Serving(exchange) => exchange.backend(),
-            Phase::Tunnelling(tunnel) => Some(&tunnel.leg.connection),
-            Phase::Head(_) | Phase::Lingering(_) => None,
-        };
-        match backend {
-            Some(backend) => watch.and_backend(backend, wait.backend),
-            None => watch,
+            (Phase::Introduction | Phase::Idle, _) => watch.idle(),
+            (_, Some(backend)) => watch.and_backend(backend, wait.backend),
+            (_, None) => watch,
         }
     }
 

@@ -13,7 +13,8 @@ use super::record::{Carried, Named, Record};
 use super::stop::{Stop, Wait};
 use super::tunnel::{Direction, Tunnel};
 use super::upload::{Sending, Upload};
-use crate::balance::{Failure, HashKey, Need, Pick, Policy, Sticky, Trial, Unserved, Waiting, Wish, key_hash};
+use super::wish;
+use crate::balance::{By, Failure, Need, Pick, Trial, Unserved, Waiting, Wish};
 use crate::config::HalfClose;
 use crate::error::{Fault, Reason};
 use crate::http::{
@@ -22,7 +23,6 @@ use crate::http::{
 };
 use crate::live::Snapshot;
 use crate::net::{Connection, Glance, Wants};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -118,7 +118,7 @@ impl Exchange {
                     false => Box::default(),
                 },
             },
-            wish: Wish { key: hash_key(request, sender.address, &desk.live), sticky: sticky(request, &desk.live) },
+            wish: wish::of(request, sender.address, &desk.live),
             upload: Upload::new(request, sender, desk),
             waiting: None,
             asked: None,
@@ -159,6 +159,8 @@ impl Exchange {
             if !self.tries_again(&fault, desk.now) {
                 return Err(Stop::Fault(fault));
             }
+            let place = if self.asked.is_some() { "at the same backend, by a new connection" } else { "elsewhere" };
+            client.note(format_args!("{fault}: tried again {place}"));
         }
     }
 
@@ -176,6 +178,7 @@ impl Exchange {
                 let pick = self.wait_for_turn(client, desk)?;
                 self.tried.push(pick.nth);
                 self.record.tries += 1;
+                client.note(format_args!("to {}: {}", pick.place.name, pick.by));
                 self.record.backend = Some(Arc::clone(&pick.place.name));
                 Asked::of_rotation(pick, self.traits.need())
             }
@@ -195,7 +198,10 @@ impl Exchange {
         if self.waiting.is_none() {
             match self.snapshot.rotation.next(self.wish, &self.tried, client.caller(), desk.now) {
                 Ok(pick) => return Ok(pick),
-                Err(Unserved::Wait(waiting)) => self.waiting = Some(waiting),
+                Err(Unserved::Wait(waiting)) => {
+                    client.note(format_args!("all who could serve are full: in the queue"));
+                    self.waiting = Some(waiting);
+                }
                 Err(Unserved::QueueFull) => return Err(Reason::QueueFull.into()),
                 Err(Unserved::Nobody) => return Err(Reason::NoBackend.into()),
             }
@@ -208,7 +214,7 @@ impl Exchange {
         if let Some(waiting) = self.waiting.take() {
             self.record.queued += desk.now.saturating_duration_since(waiting.joined());
         }
-        Ok(Pick { nth, place, trial: None })
+        Ok(Pick { nth, place, trial: None, by: By::Place })
     }
 
     /// Nothing of a request that waits in the queue has been sent: it may go to backends that have come since it began,
@@ -404,6 +410,7 @@ impl Exchange {
         }
         if response.is_interim() {
             leg.connection.put_back(behind);
+            client.note(format_args!("{}: an interim response", response.status));
             self.said = Said::Interim;
             self.upload.renew(desk.now); // a backend that says "102 Processing" is not late
             if self.traits.version == Version::Http11 {
@@ -433,6 +440,10 @@ impl Exchange {
             spare_life: backend_may_be_reused(response.version, response.options, response.framing)
                 .then(|| spare_life(response.keep_alive_timeout, desk)),
         };
+        match response.status {
+            101 => client.note(format_args!("101: from here on it is a tunnel")),
+            status => client.note(format_args!("{status}: {}, which goes on {}", response.framing, ending.words())),
+        }
         let via = self.snapshot.config.via;
         let date = if response.has_date() { "" } else { desk.date() };
         let cookie = self.cookie();
@@ -639,26 +650,6 @@ impl Exchange {
         let named = Named::of_head(self.upload.head(), self.traits.version, desk);
         self.record.count_out(named, carried, reason, desk);
     }
-}
-
-/// What the policy `hash` goes by. Who lacks it shares a backend with all others who do.
-fn hash_key(request: &Request<'_, '_>, client: IpAddr, snapshot: &Snapshot) -> u64 {
-    if snapshot.config.balance.policy != Policy::Hash {
-        return 0;
-    }
-    match &snapshot.config.balance.hash_key {
-        HashKey::Client => key_hash(client.to_canonical().to_string().as_bytes()),
-        HashKey::Path => key_hash(request.path_without_query()),
-        HashKey::Field(name) => key_hash(request.field(name).unwrap_or_default()),
-        HashKey::Cookie(name) => key_hash(request.cookie(name).unwrap_or_default()),
-        HashKey::Query(name) => key_hash(request.query(name).unwrap_or_default()),
-    }
-}
-
-/// The backend that the request's cookie names.
-fn sticky(request: &Request<'_, '_>, snapshot: &Snapshot) -> Option<Sticky> {
-    let name = snapshot.config.balance.sticky_cookie.as_deref()?;
-    request.cookie(name).and_then(Sticky::read)
 }
 
 impl Traits {

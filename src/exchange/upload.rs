@@ -92,6 +92,10 @@ impl Upload {
                     collect.missing -= n as u64;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock && desk.now < collect.until => {
+                    client.note(format_args!(
+                        "{} B of a small body are waited for, before a backend is",
+                        collect.missing
+                    ));
                     return Err(Stop::NotYet(Wait::client(Wants::READABLE)));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,

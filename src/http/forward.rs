@@ -285,6 +285,15 @@ pub enum Endings {
 }
 
 impl Endings {
+    /// How that is, in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Endings::AsItCame => "as it came",
+            Endings::Chunks => "in chunks of ours",
+            Endings::Close => "up to the close",
+        }
+    }
+
     /// The framing that a client of this version can read.
     pub fn of(framing: BodyFraming, version: Version) -> Endings {
         match (framing, version) {

@@ -4,6 +4,7 @@
 //! sender never wrote. That is all there is to request smuggling, and why every doubt here is a refusal.
 
 use super::{Flaw, Version, fields, head};
+use std::fmt;
 
 /// How the end of a body is known (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,17 @@ pub enum BodyFraming {
     Chunked,
     /// To the backend's close. Never the answer for a request.
     UntilClose,
+}
+
+impl fmt::Display for BodyFraming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BodyFraming::None => f.write_str("no body"),
+            BodyFraming::Length(length) => write!(f, "a body of {length} B"),
+            BodyFraming::Chunked => f.write_str("a body in chunks"),
+            BodyFraming::UntilClose => f.write_str("a body up to the close"),
+        }
+    }
 }
 
 /// The framing fields of one head, taken in line by line.

@@ -3,7 +3,8 @@
 //! Every byte that this program moves passes through `read` and `write` here. A call that can't go on without waiting
 //! answers `WouldBlock`, mostly without asking the kernel: what it last said is in the hints.
 
-use super::hints::{BROKEN, CALLED, CLOSED, Hints, Key, READABLE, WRITABLE};
+use super::hints::{BROKEN, CALLED, CLOSED, Hints, Key, READABLE, WRITABLE, Wants};
+use super::observer::{Call, Ear};
 use mio::Interest;
 use mio::net::TcpStream;
 use rustix::net::{RecvFlags, recv, sockopt::set_socket_linger};
@@ -28,6 +29,9 @@ pub struct Connection {
     /// Bytes that were read but not used, from `read` on: the next read gives them first.
     unread: Vec<u8>,
     read: usize,
+    /// No other connection of this process has it.
+    number: u64,
+    pub(super) ear: Ear,
 }
 
 /// Whom to call: a visit, by its client's connection. It may be long gone.
@@ -53,7 +57,12 @@ impl Connection {
         socket.set_nodelay(true)?;
         let own = descriptor(&socket);
         let key = hints.register(&mut socket, own, Some(own), WRITABLE, Interest::READABLE)?;
-        Ok(Connection { socket, key, hints: Arc::clone(hints), unread: Vec::new(), read: 0 })
+        Ok(Connection::new(socket, key, hints, Ear::default()))
+    }
+
+    fn new(socket: TcpStream, key: Key, hints: &Arc<Hints>, ear: Ear) -> Connection {
+        let (number, hints) = (hints.next_number(), Arc::clone(hints));
+        Connection { socket, key, hints, unread: Vec::new(), read: 0, number, ear }
     }
 
     /// Begins to connect to `address`, on behalf of whoever waits under `self`. The first write tells how it went: it
@@ -73,17 +82,33 @@ impl Connection {
             WRITABLE, // not known yet, but worth one try: on a fast network the connection stands already
             Interest::READABLE | Interest::WRITABLE,
         )?;
-        Ok(Connection { socket, key, hints: Arc::clone(&self.hints), unread: Vec::new(), read: 0 })
+        let connection = Connection::new(socket, key, &self.hints, self.ear.clone());
+        connection.ear.call(connection.number, &Call::Dial(address));
+        Ok(connection)
     }
 
     /// From now on, events of `self` wake whoever waits under `owner`.
-    pub fn bind_to(&self, owner: &Connection) {
+    pub fn bind_to(&mut self, owner: &Connection) {
         self.hints.bind(self.key, Some(owner.key.descriptor()));
+        self.ear = owner.ear.clone();
+        self.ear.call(self.number, &Call::Bind);
     }
 
     /// From now on, events of `self` wake nobody; their hints stay.
-    pub fn unbind(&self) {
+    pub fn unbind(&mut self) {
         self.hints.bind(self.key, None);
+        self.ear.call(self.number, &Call::Rest);
+        self.ear = Ear::default();
+    }
+
+    /// By which an observer knows it.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What the kernel, or somebody here, has said of what is waited for, and of bytes or an end, for an observer.
+    pub fn news(&self, awaited: Wants) -> Wants {
+        awaited.or_bytes_or_end().among(self.hints.read(self.key))
     }
 
     /// By what [`Lot::call`](super::Lot::call) finds whoever waits under `self`.
@@ -121,6 +146,7 @@ impl Connection {
             return Err(ErrorKind::WouldBlock.into());
         }
         let outcome = retry_interrupted(|| self.socket.read(buffer));
+        self.ear.call(self.number, &Call::Read(outcome.as_ref().map(|&n| &buffer[..n])));
         match &outcome {
             // A full buffer means that there may be more. A short read means that there isn't, with one exception: an
             // end that came in the same event gives no second one. CLOSED, which stays, remembers that.
@@ -180,6 +206,7 @@ impl Connection {
                 retry_interrupted(|| self.socket.write_vectored(&slices[..count]))
             }
         };
+        self.ear.call(self.number, &Call::Write(pieces, outcome.as_ref().copied()));
         let blocked = match &outcome {
             Ok(written) => *written < wanted,
             // NotConnected: some systems say so of a connection that is still being made.
@@ -221,6 +248,7 @@ impl Connection {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Glance::Quiet,
             Err(_) => Glance::Ended,
         };
+        self.ear.call(self.number, &Call::Glance(seen));
         if seen != Glance::Quiet {
             self.hints.put(self.key, hinted); // not contradicted
         }
@@ -247,13 +275,21 @@ impl Connection {
     /// # Errors
     /// The connection is lost already.
     pub fn shutdown_write(&self) -> io::Result<()> {
+        self.ear.call(self.number, &Call::Shutdown);
         self.socket.shutdown(Shutdown::Write)
     }
 
     /// Makes the coming close a reset, for where a clean end would say that all is well.
     pub fn reset_on_close(&self) {
+        self.ear.call(self.number, &Call::Reset);
         // An error means that there is no connection left to reset.
         let _gone: rustix::io::Result<()> = set_socket_linger(&self.socket, Some(Duration::ZERO));
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.ear.call(self.number, &Call::Close);
     }
 }
 

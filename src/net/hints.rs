@@ -14,6 +14,7 @@
 
 use super::table::Table;
 use mio::{Interest, Registry, Token, event::Source};
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -90,6 +91,16 @@ impl Wants {
         Wants(self.0 | other.0)
     }
 
+    /// These, and what comes unasked.
+    pub(super) fn or_bytes_or_end(self) -> Wants {
+        Wants(self.0 | READABLE | CLOSED | BROKEN)
+    }
+
+    /// Those of them that are among these hints.
+    pub(super) fn among(self, hints: u8) -> Wants {
+        Wants(self.0 & hints)
+    }
+
     /// Whether these hints are a reason to look.
     pub(super) fn are_met_by(self, hints: u8) -> bool {
         let met = |want: u8, by: u8| self.0 & want != 0 && hints & by != 0;
@@ -101,15 +112,35 @@ impl Wants {
     }
 }
 
+impl fmt::Display for Wants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words =
+            [(READABLE, "bytes"), (WRITABLE, "room"), (CLOSED, "the end"), (BROKEN, "a reset"), (CALLED, "a call")];
+        let mut between = "";
+        for (_, word) in words.into_iter().filter(|(hint, _)| self.0 & hint != 0) {
+            write!(f, "{between}{word}")?;
+            between = " or ";
+        }
+        if self.0 == 0 { f.write_str("nothing") } else { Ok(()) }
+    }
+}
+
 /// The hints of all sockets, and the registry that makes the kernel speak of them.
 pub(super) struct Hints {
     words: Table<AtomicU64>,
     registry: Registry,
+    /// Connections so far.
+    connections: AtomicU64,
 }
 
 impl Hints {
     pub(super) fn new(limit: usize, registry: Registry) -> Hints {
-        Hints { words: Table::new(limit), registry }
+        Hints { words: Table::new(limit), registry, connections: AtomicU64::new(0) }
+    }
+
+    /// A number for a new connection, from 1.
+    pub(super) fn next_number(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Gives a new socket its entry and registers it, once and for all: edge-triggered.
