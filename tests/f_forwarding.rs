@@ -921,6 +921,10 @@ fn a_426_says_what_to_upgrade_to() {
     assert_eq!(members(&response.head, "Upgrade"), ["HTTP/3.0", "chat/2"], "{story}");
     assert!(response.head.lists("Connection", "upgrade"), "{story}");
     assert_eq!(response.head.get("X-Hop"), None, "{story}");
+
+    let said = "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno";
+    let (response, story) = ask(said, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", &[]);
+    assert_eq!((response.status, response.head.get("Connection")), (426, None), "what it does not say: {story}");
 }
 
 #[test]

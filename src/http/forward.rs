@@ -329,10 +329,11 @@ pub fn forward_response(response: &Response<'_, '_>, answer: &Answer<'_>, out: &
         out.extend_from_slice(via(response.version));
     }
     // On a 426 the field says what to upgrade to, and belongs to this hop like every Upgrade (RFC 9110 section 15.5.22).
-    let upgrade = response.status == 101 || response.status == 426;
-    if upgrade {
+    let mut upgrade = false;
+    if response.status == 101 || response.status == 426 {
         for field in response.fields.iter().filter(|f| fields::recognise(f.name) == Name::Upgrade) {
             write_field(out, field.name, field.value);
+            upgrade = true;
         }
     }
     out.extend_from_slice(close_fields(answer.persistence, upgrade));
