@@ -962,3 +962,31 @@ fn requests_at_once_make_as_many_connections_and_no_more() {
     }
     assert_eq!(house.backend.accepted(), 20);
 }
+
+#[test]
+fn an_empty_line_behind_a_request_begins_no_other() {
+    for line in ["\r\n", "\r"] {
+        let flags = ["--head-timeout", "100ms", "--idle-timeout", "1s"];
+        let house = House::with(Backend::answering(OK), &flags);
+        let mut client = house.client();
+        client.send(GET.as_bytes());
+        assert_eq!(client.read_response("GET").status, 200);
+        client.send(line.as_bytes());
+        thread::sleep(Duration::from_millis(300)); // not a wait for something: it outlasts what a head may take
+        client.send(format!("{}{GET}", &"\r\n"[line.len()..]).as_bytes());
+        assert_eq!(client.read_response("GET").status, 200, "what was behind the line is a request");
+        client.send(line.as_bytes());
+        client.expect_closed(); // and not a 408
+
+        let mut new = house.client();
+        new.send(line.as_bytes());
+        let mut idle = house.client();
+        idle.send(GET.as_bytes());
+        assert_eq!(idle.read_response("GET").status, 200);
+        idle.send(line.as_bytes());
+        house.balancer.drain(Duration::from_secs(10));
+        for mut client in [new, idle] {
+            client.expect_closed();
+        }
+    }
+}

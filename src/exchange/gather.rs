@@ -47,6 +47,11 @@ impl Gather {
         self.so_far.is_empty()
     }
 
+    /// Nothing has come but an empty line, or its beginning, which is ignored.
+    pub(super) fn is_blank(&self) -> bool {
+        matches!(self.so_far.as_slice(), b"\r" | b"\r\n")
+    }
+
     /// What has come so far of a head that is not complete.
     pub(super) fn so_far(&self) -> &[u8] {
         &self.so_far

@@ -196,6 +196,7 @@ impl Client {
                             return Turn::Close;
                         }
                         // Nobody has asked for anything, or everything is said: silence is an answer.
+                        _ if self.is_between_requests() => return Turn::Close,
                         Phase::Idle | Phase::Lingering(_) => return Turn::Close,
                         Phase::Head(_) | Phase::Serving(_) | Phase::Tunnelling(_) => self.fail(reason.into(), desk),
                     }
@@ -279,6 +280,7 @@ impl Client {
         let limits = desk.live.config.request_limits;
         let deadline = desk.now + desk.live.config.timeouts.head;
         let mut begun = match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Head(begun) if begun.gather.is_blank() => BegunHead { began: desk.now, deadline, ..*begun },
             Phase::Head(begun) => *begun,
             Phase::Introduction | Phase::Idle | Phase::Serving(_) | Phase::Tunnelling(_) | Phase::Lingering(_) => {
                 BegunHead { gather: Gather::of_request(), began: desk.now, deadline }
@@ -407,6 +409,7 @@ impl Client {
     /// Ends what is under way: with an answer of our own if none has begun, else so that the client can tell.
     pub fn fail(&mut self, fault: Fault, desk: &mut Desk) {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Head(begun) if begun.gather.is_blank() => self.hang_up(desk),
             Phase::Head(begun) => self.refuse(fault, begun.gather.so_far(), begun.gather.scan(), begun.began, desk),
             Phase::Serving(mut exchange) => {
                 self.connection.note(format_args!("fails: {fault}"));
@@ -463,9 +466,19 @@ impl Client {
         let watch = Watch::client(&self.connection, wait.client, deadline);
         match (&self.phase, self.backend()) {
             // Half a header is no request either: a drain need not wait for the rest.
-            (Phase::Introduction | Phase::Idle, _) => watch.idle(),
+            (Phase::Introduction, _) => watch.idle(),
+            _ if self.is_between_requests() => watch.idle(),
             (_, Some(backend)) => watch.and_backend(backend, wait.backend),
             (_, None) => watch,
+        }
+    }
+
+    /// No request has begun: an empty line, which some clients send behind a body, is none.
+    fn is_between_requests(&self) -> bool {
+        match &self.phase {
+            Phase::Idle => true,
+            Phase::Head(begun) => begun.gather.is_blank(),
+            Phase::Introduction | Phase::Serving(_) | Phase::Tunnelling(_) | Phase::Lingering(_) => false,
         }
     }
 
@@ -473,8 +486,9 @@ impl Client {
     fn deadline(&self, desk: &Desk) -> (Instant, Reason) {
         let timeouts = &desk.live.config.timeouts;
         match &self.phase {
-            Phase::Idle if self.is_known => (self.since + timeouts.idle, Reason::ClientGone),
+            _ if self.is_known && self.is_between_requests() => (self.since + timeouts.idle, Reason::ClientGone),
             // A header does not renew it: through a proxy, a silent client stays as long as without.
+            _ if self.is_between_requests() => (self.since + timeouts.first_byte, Reason::ClientGone),
             Phase::Introduction | Phase::Idle => (self.since + timeouts.first_byte, Reason::ClientGone),
             Phase::Head(begun) => (begun.deadline, Reason::ClientHeadTimeout),
             Phase::Serving(exchange) => exchange.deadline(),
