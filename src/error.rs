@@ -60,6 +60,8 @@ reasons! {
     ClientBodyTimeout: "client-body-timeout", Client, 408;
     /// The client sent its body, or took its answer, at less than the lowest rate.
     ClientTooSlow: "client-too-slow", Client, 408;
+    /// No byte went through a tunnel, in either direction, for too long.
+    TunnelIdle: "tunnel-idle", Client, 408;
     /// The body is larger than its limit.
     BodyTooLarge: "body-too-large", Client, 413;
     /// The request target is longer than its limit.

@@ -637,3 +637,23 @@ fn what_a_closed_pipe_has_cost_is_counted_and_said() {
     let said = program.stderr.all();
     assert_eq!(lost(&said), 100, "{said}");
 }
+
+#[test]
+fn a_tunnel_that_stood_still_has_a_word_of_its_own() {
+    let gate = Gate::new();
+    let backend = Backend::start({
+        let gate = gate.clone();
+        move |connection| {
+            connection.read_request();
+            connection.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: talk\r\nConnection: upgrade\r\n\r\n");
+            gate.pass();
+        }
+    });
+    let line = line_about(&["--tunnel-timeout", "200ms", &backend.url()], |client| {
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: talk\r\nConnection: upgrade\r\n\r\n");
+        client.read_head("GET");
+        client.expect_closed();
+    });
+    assert!(line.contains("\" 101 0B ") && line.ends_with(" tunnel-idle"), "{line}");
+    gate.open();
+}

@@ -492,7 +492,7 @@ impl Client {
             Phase::Introduction | Phase::Idle => (self.since + timeouts.first_byte, Reason::ClientGone),
             Phase::Head(begun) => (begun.deadline, Reason::ClientHeadTimeout),
             Phase::Serving(exchange) => exchange.deadline(),
-            Phase::Tunnelling(tunnel) => (tunnel.deadline(), Reason::BackendBodyTimeout),
+            Phase::Tunnelling(tunnel) => (tunnel.deadline(), Reason::TunnelIdle),
             Phase::Lingering(linger) => (linger.deadline, Reason::ClientGone),
         }
     }

@@ -84,7 +84,7 @@ impl Tunnel {
             return Ok(());
         }
         if desk.now >= self.deadline() {
-            return Err(Reason::BackendBodyTimeout.into());
+            return Err(Reason::TunnelIdle.into());
         }
         Err(Stop::NotYet(wait))
     }
