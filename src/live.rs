@@ -10,14 +10,20 @@
 
 use crate::balance::{Backend, BackendSettings, Member, Origin, Queue, Rotation};
 use crate::config::Config;
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// How the addresses of a backend are found: [`Origin::resolve`], unless somebody knows better.
-pub type LookUp = Box<dyn Fn(&Origin) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
+pub type LookUp = Arc<dyn Fn(&Origin) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
+
+/// The longest that the start, or a reload, waits for a resolver. An answer takes milliseconds; where name servers are
+/// down, backends that need none of them are not to wait for its timeouts.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What holds at one moment.
 #[derive(Debug)]
@@ -50,11 +56,9 @@ impl Live {
     /// The first snapshot. Looks up the names of backends.
     pub fn new(config: Config, look_up: LookUp) -> Live {
         let queue = Arc::default();
-        let members: Vec<_> = config
-            .backends
-            .iter()
-            .flat_map(|settings| backends_of(settings, &addresses(settings, &look_up), &[], &queue))
-            .collect();
+        let found = find_all(config.backends.iter(), &look_up);
+        let backends = |settings| backends_of(settings, &found_at(&found, settings).unwrap_or_default(), &[], &queue);
+        let members: Vec<_> = config.backends.iter().flat_map(backends).collect();
         let rotation =
             Rotation::new(members, Arc::clone(&queue), &config.balance, config.passive_health, &config.retries);
         let snapshot = Arc::new(Snapshot { config, rotation });
@@ -76,10 +80,10 @@ impl Live {
     pub fn replace(&self, config: Config) {
         let _alone = lock(&self.changing);
         let old = self.current();
-        let new = self.put_in(config, &old, |settings| match addresses_in(&old, settings) {
-            unknown if unknown.is_empty() => addresses(settings, &self.look_up),
-            known => known,
-        });
+        let are_new = config.backends.iter().filter(|settings| addresses_in(&old, settings).is_empty());
+        let found = find_all(are_new, &self.look_up);
+        let addresses = |settings: &_| found_at(&found, settings).unwrap_or_else(|| addresses_in(&old, settings));
+        let new = self.put_in(config, &old, addresses);
         if !new.config.passive_health.enabled {
             for member in new.rotation.members() {
                 if let Some(flip) = member.backend.health.forgive(Instant::now()) {
@@ -87,6 +91,11 @@ impl Live {
                 }
             }
         }
+    }
+
+    /// Whether the name of some backend has no address yet.
+    pub fn lacks_address(&self) -> bool {
+        self.current().rotation.members().iter().any(|member| member.backend.address_count() == 0)
     }
 
     /// Asks where a name is. May take as long as a resolver does.
@@ -102,15 +111,11 @@ impl Live {
     pub fn locate(&self, found: &[(Origin, Vec<SocketAddr>)]) {
         let _alone = lock(&self.changing);
         let old = self.current();
-        let found = |settings: &BackendSettings| {
-            let (_, addresses) = found.iter().find(|(origin, _)| *origin == settings.origin)?;
-            Some(if settings.expand { in_order(addresses) } else { addresses.clone() })
-        };
         let mut is_other = false;
         for settings in &old.config.backends {
-            let Some(addresses) = found(settings) else { continue };
+            let Some(addresses) = found_at(found, settings) else { continue };
             if settings.expand {
-                is_other |= addresses != addresses_in(&old, settings);
+                is_other |= in_order(&addresses) != addresses_in(&old, settings);
             } else if let Some(backend) = find(old.rotation.members(), &settings.name, &settings.origin) {
                 move_to(backend, &addresses);
             }
@@ -118,8 +123,8 @@ impl Live {
         if !is_other {
             return;
         }
-        let now = |settings: &BackendSettings| found(settings).unwrap_or_else(|| addresses_in(&old, settings));
-        let new = self.put_in(old.config.clone(), &old, now);
+        let addresses = |settings: &_| found_at(found, settings).unwrap_or_else(|| addresses_in(&old, settings));
+        let new = self.put_in(old.config.clone(), &old, addresses);
         for late in only_in(&new, &old) {
             // Behind a name, one that comes back often has another address than before: it is spared like one.
             late.health.joins_late(Instant::now());
@@ -179,12 +184,44 @@ fn backends_of(
     vec![backend(&settings.name, addresses)]
 }
 
-/// Where a backend is; nowhere, if its name has no address. Then it is down until it has one.
-fn addresses(settings: &BackendSettings, look_up: &LookUp) -> Vec<SocketAddr> {
-    look_up(&settings.origin).unwrap_or_else(|error| {
-        log::warn!("backend {} is down: its name has no address: {error}", settings.name);
-        Vec::new()
-    })
+/// Looks these up, all at once. Whoever has no address, or none soon enough, is down until it has one.
+fn find_all<'s>(all: impl Iterator<Item = &'s BackendSettings>, look_up: &LookUp) -> Vec<(Origin, Vec<SocketAddr>)> {
+    let (tell, answers) = mpsc::channel();
+    let mut missing = HashSet::new();
+    for settings in all {
+        let (origin, tell, look_up) = (settings.origin.clone(), tell.clone(), Arc::clone(look_up));
+        let name = settings.name.clone();
+        let ask = move || {
+            let answer = look_up(&origin);
+            let _nobody_waits_any_more = tell.send((name, origin, answer));
+        };
+        missing.insert(settings.name.as_str());
+        if settings.origin.is_address() {
+            ask(); // there is nobody to wait for
+        } else if let Err(error) = thread::Builder::new().name("look-up".to_owned()).spawn(ask) {
+            log::warn!("backend {} can't be looked up now: {error}", settings.name);
+        }
+    }
+    drop(tell);
+    let until = Instant::now() + PATIENCE;
+    let mut found = Vec::new();
+    while let Ok((name, origin, answer)) = answers.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        missing.remove(&*name);
+        match answer {
+            Ok(addresses) if addresses.is_empty() => log::warn!("backend {name} is down: its name has no address"),
+            Ok(addresses) => found.push((origin, addresses)),
+            Err(error) => log::warn!("backend {name} is down: its name has no address: {error}"),
+        }
+    }
+    for name in missing {
+        log::warn!("backend {name} is down: its name has no address yet, after {PATIENCE:?}");
+    }
+    found
+}
+
+fn found_at(found: &[(Origin, Vec<SocketAddr>)], settings: &BackendSettings) -> Option<Vec<SocketAddr>> {
+    let (_, addresses) = found.iter().find(|(origin, _)| *origin == settings.origin)?;
+    Some(addresses.clone())
 }
 
 /// The addresses under which a snapshot knows this place.

@@ -26,13 +26,18 @@ impl Names {
         let stopped = Arc::new(AtomicBool::new(false));
         let is_stopped = Arc::clone(&stopped);
         let thread = thread::Builder::new().name("names".to_owned()).spawn(move || {
-            loop {
-                let interval = (*live).as_ref().current().config.balance.resolve_interval;
+            let live = (*live).as_ref();
+            // The start did not wait long for an answer: here it may take its time.
+            if live.lacks_address() {
+                look_up(live);
+            }
+            while !is_stopped.load(Ordering::Acquire) {
+                let interval = live.current().config.balance.resolve_interval;
                 thread::park_timeout(with_jitter(interval));
                 if is_stopped.load(Ordering::Acquire) {
                     return;
                 }
-                look_up((*live).as_ref());
+                look_up(live);
             }
         })?;
         Ok(Names { stopped, thread })
@@ -64,4 +69,17 @@ fn with_jitter(interval: Duration) -> Duration {
     let tenth = interval / 10;
     let dice = RandomState::new().hash_one(0) % 1000; // keys of its own each time, from the system
     interval - tenth + tenth * 2 * u32::try_from(dice).unwrap_or(0) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_differ_by_a_tenth_at_most() {
+        let interval = Duration::from_secs(10);
+        let rolls: Vec<Duration> = (0..100).map(|_| with_jitter(interval)).collect();
+        assert!(rolls.iter().all(|roll| (9..=11).contains(&roll.as_secs())), "{rolls:?}");
+        assert!(rolls.iter().any(|roll| roll != &rolls[0]), "{rolls:?}");
+    }
 }

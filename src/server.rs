@@ -115,7 +115,7 @@ impl Balancer {
     /// # Errors
     /// As for `start`.
     pub fn start_on(passed: Vec<Passed>, config: Config) -> Result<Balancer, StartError> {
-        Balancer::start_with(passed, config, Box::new(Origin::resolve))
+        Balancer::start_with(passed, config, Arc::new(Origin::resolve))
     }
 
     /// The same, with another way to find the addresses of names than the system's resolver. It is asked at the start,

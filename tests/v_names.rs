@@ -49,7 +49,7 @@ impl NameServer {
 
     fn look_up(&self) -> LookUp {
         let NameServer { answer, asked } = self.clone();
-        Box::new(move |origin| {
+        Arc::new(move |origin| {
             asked.fetch_add(1, Ordering::SeqCst);
             if origin.is_address() {
                 return origin.resolve();
@@ -285,6 +285,29 @@ fn a_name_without_an_address_is_down_until_it_has_one_and_never_stops_the_start(
         let balancer = start(&format!("{text}[[backend]]\nurl = \"{}\"\n", other.url()), &[], &names);
         assert_eq!(share(&answers(&balancer, 10), "other"), 10, "{expand}");
     }
+}
+
+#[test]
+fn a_resolver_that_hangs_holds_up_nobody_else() {
+    let (other, found) = (named("other"), named("found"));
+    let gate = Gate::new();
+    let look_up: LookUp = {
+        let (gate, address) = (gate.clone(), found.address());
+        Arc::new(move |origin| {
+            if origin.is_address() {
+                return origin.resolve();
+            }
+            gate.pass();
+            Ok(vec![address])
+        })
+    };
+    let text = format!("{POOL}[[backend]]\nurl = \"{}\"\n", other.url());
+    let settings = config(&text, &["--resolve-interval", "1h"]);
+    let balancer = Balancer::start_with(Vec::new(), settings.clone(), look_up).unwrap();
+    assert_eq!(share(&answers(&balancer, 10), "other"), 10, "it has started, and the name is down");
+    balancer.reload(settings).unwrap();
+    gate.open();
+    eventually(|| ask(&balancer, GET).text() == "found", "an answer that was late counts all the same");
 }
 
 #[test]
