@@ -328,9 +328,10 @@ fn a_backend_that_comes_back_begins_with_a_tenth_of_its_turns() {
 fn a_client_comes_back_to_its_backend_by_its_cookie_and_to_another_if_that_is_out() {
     let named =
         |name: &str| Backend::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()));
-    let backends = [named("a"), named("b"), named("c")];
-    let urls = backends.each_ref().map(Backend::url);
+    let mut backends = vec![named("a"), named("b"), named("c")];
+    let urls: Vec<String> = backends.iter().map(Backend::url).collect();
     let balancer = balancer(&[&urls[0], &urls[1], &urls[2]], &["--sticky-cookie", "tie"]);
+    let mut tied = String::new();
     for _ in 0..3 {
         let first = ask(&balancer, GET);
         let cookie = first.head.get("Set-Cookie").unwrap().to_owned();
@@ -348,6 +349,13 @@ fn a_client_comes_back_to_its_backend_by_its_cookie_and_to_another_if_that_is_ou
             assert_eq!(again.text(), first.text());
             assert_eq!(again.head.get("Set-Cookie"), None, "it has it already");
         }
+        tied = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {pair}\r\n\r\n");
+    }
+    drop(backends.pop()); // the third client's
+    for _ in 0..10 {
+        let elsewhere = ask(&balancer, &tied);
+        assert!(["a", "b"].contains(&&*elsewhere.text()), "{elsewhere:?}");
+        assert!(elsewhere.head.get("Set-Cookie").is_some(), "it is tied anew");
     }
     let unknown = ask(&balancer, "GET / HTTP/1.1\r\nHost: a\r\nCookie: tie=0123456789abcdef\r\n\r\n");
     assert_eq!(unknown.status, 200);
