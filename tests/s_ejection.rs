@@ -7,7 +7,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use support::{Backend, Client, Gate, balancer, eventually};
 use threadbare::Balancer;
 use threadbare::balance::{self, BackendSettings, BalanceSettings, Failure, PassiveHealth, RetrySettings, Rotation};
@@ -81,7 +81,7 @@ fn a_backend_that_has_stopped_answering_gets_nothing_new() {
     // From half a second on, no turn goes there; one trial may.
     let begun = Instant::now();
     let mut answered = 0;
-    while begun.elapsed() < std::time::Duration::from_millis(600) {
+    while begun.elapsed() < Duration::from_millis(600) {
         let mut client = Client::connect(balancer.address());
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         waiting.push(client);
@@ -89,7 +89,7 @@ fn a_backend_that_has_stopped_answering_gets_nothing_new() {
         if stopped.requests().len() > 40 {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(20)); // a steady load, not a wait
+        std::thread::sleep(Duration::from_millis(20)); // a steady load, not a wait
     }
     assert!(answered > 10, "the load was {answered}");
     let collected = stopped.requests().len();
@@ -103,6 +103,29 @@ fn a_backend_that_has_stopped_answering_gets_nothing_new() {
     }
     let before = stopped.requests().len();
     eventually(|| ask(&balancer) == 200 && stopped.requests().len() > before, "it is back once it has answered");
+}
+
+#[test]
+fn a_backend_that_waits_for_slow_clients_does_not_stand_still() {
+    let backends = [Backend::answering(OK), Backend::answering(OK)];
+    let urls = backends.each_ref().map(Backend::url);
+    let balancer = balancer(&[&urls[0], &urls[1]], &["--stall-in-flight", "2", "--stall", "20ms"]);
+    let mut uploads: Vec<Client> = (0..8).map(|_| Client::connect(balancer.address())).collect();
+    for upload in &mut uploads {
+        upload.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\nbegun");
+    }
+    let begun = |backend: &Backend| backend.requests().iter().filter(|request| request.method == "POST").count();
+    eventually(|| backends.iter().all(|backend| begun(backend) == 4), "each backend has four uploads");
+    let asked = || backends.each_ref().map(|backend| backend.requests().len());
+    // An answer would end a stall: so nothing is asked for, for longer than it takes to see one.
+    thread::sleep(Duration::from_millis(100));
+    let before = asked();
+    assert_eq!((0..4).map(|_| ask(&balancer)).collect::<Vec<_>>(), [200; 4]);
+    assert_eq!(asked(), before.map(|count| count + 2), "both have their turns");
+    for upload in &mut uploads {
+        upload.send(&[b'x'; 40_000 - 5]);
+        assert_eq!(upload.read_response("POST").status, 200);
+    }
 }
 
 #[test]

@@ -190,7 +190,7 @@ impl Backend {
 #[derive(Debug)]
 pub struct InFlight {
     backend: Arc<Backend>,
-    /// No answer has come yet.
+    /// An answer is due.
     awaited: bool,
     /// When it was counted in.
     pub(super) since: Instant,
@@ -204,10 +204,13 @@ impl InFlight {
         }
     }
 
-    /// The request begins anew, with the same backend.
-    pub fn is_awaited(&mut self) {
-        if !std::mem::replace(&mut self.awaited, true) {
-            self.backend.awaited.fetch_add(1, Ordering::Relaxed);
+    /// Whether it is the backend that is waited for: to let us in, to take bytes, or to answer. It isn't while the client
+    /// takes its time to send a body.
+    pub fn awaits_backend(&mut self, awaits: bool, now: Instant) {
+        if !awaits {
+            self.is_answered();
+        } else if !std::mem::replace(&mut self.awaited, true) {
+            self.backend.health.entered(now, self.backend.awaited.fetch_add(1, Ordering::Relaxed));
         }
     }
 }

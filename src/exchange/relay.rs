@@ -257,6 +257,12 @@ impl Exchange {
             Some(leg) => self.upload.run(client, leg, desk),
             None => Ok(()), // the backend has said all it had to say
         };
+        if self.said != Said::Head {
+            let awaits = self.awaits_backend();
+            if let Some(leg) = &mut self.leg {
+                leg.asked.place.awaits_backend(awaits, desk.now);
+            }
+        }
         let down = match up {
             Err(Stop::Fault(fault)) => Err(Stop::Fault(fault)),
             Ok(()) | Err(Stop::NotYet(_)) => self.download(client, desk),
@@ -555,13 +561,17 @@ impl Exchange {
             return (self.progress + timeouts.response_body, reason);
         }
         if self.upload.state == Sending::Going {
-            // A client that asked for a 100 waits for the backend as we do.
-            let is_asked = self.traits.expects_continue && self.said == Said::Nothing && self.upload.is_whole();
-            let backend_is_slow = self.upload.waits_for_backend() || is_asked;
-            let reason = if backend_is_slow { Reason::BackendBodyTimeout } else { Reason::ClientBodyTimeout };
+            let reason = if self.awaits_backend() { Reason::BackendBodyTimeout } else { Reason::ClientBodyTimeout };
             return (self.progress + timeouts.request_body, reason);
         }
         (self.upload.done() + timeouts.response_head, Reason::BackendHeadTimeout)
+    }
+
+    /// It is the backend that is waited for, and not the rest of the client's body.
+    fn awaits_backend(&self) -> bool {
+        // A client that asked for a 100 waits for the backend as we do.
+        let is_asked = self.traits.expects_continue && self.said == Said::Nothing && self.upload.is_whole();
+        self.upload.state != Sending::Going || self.upload.waits_for_backend() || is_asked
     }
 
     /// Whether, and where, the request is tried again after this fault: never once a byte of an answer has come, and
@@ -591,7 +601,7 @@ impl Exchange {
             return false;
         }
         match &mut self.asked {
-            Some(asked) => asked.place.is_awaited(),
+            Some(asked) => asked.place.awaits_backend(true, now),
             None if self.tried.len() >= self.snapshot.rotation.members().len() => return false,
             None => {}
         }
