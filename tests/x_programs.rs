@@ -314,3 +314,40 @@ for line in open(sys.argv[1], encoding='utf-8', newline='\\n'):
     assert_eq!(told, expected);
     fs::remove_dir_all(folder).unwrap();
 }
+
+#[test]
+fn haproxy_says_who_its_clients_are() {
+    if !is_installed("haproxy", "-v") || !is_installed("curl", "--version") {
+        return;
+    }
+    let backend = Backend::echo();
+    let file = std::env::temp_dir().join(format!("threadbare-haproxy-{}.toml", std::process::id()));
+    let text = "[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.1\"]\n";
+    fs::write(&file, text).unwrap();
+    let flags = ["--access-log", "off", "--config", file.to_str().unwrap(), &backend.url()];
+    let config = threadbare::Config::from_args(flags).unwrap();
+    fs::remove_file(&file).unwrap();
+    let balancer = Balancer::start(config).unwrap();
+    for version in ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c,unique-id"] {
+        let proxy = Server::start("haproxy", |address, folder| {
+            let text = format!(
+                "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 20s\n  timeout server 20s\n\
+                 frontend clients\n  bind {address}\n  unique-id-format %[uuid()]\n  default_backend balancer\n\
+                 backend balancer\n  server one {} {version} check check-send-proxy inter 50ms\n",
+                balancer.address()
+            );
+            let file = folder.join("haproxy.cfg");
+            fs::write(&file, text).unwrap();
+            let mut command = Command::new("haproxy");
+            command.arg("-db").arg("-f").arg(file);
+            command
+        });
+        for client in ["127.0.0.2", "127.0.0.3"] {
+            let url = format!("{}/x", proxy.url());
+            let flags = ["-sS", "--max-time", "20", "--interface", client, "-d", "a=b", &url];
+            let heard = output(Command::new("curl").args(flags));
+            let expected = format!("X-Forwarded-For: {client}\r\n");
+            assert!(heard.contains(&expected) && heard.ends_with("a=b"), "{version}: {heard}");
+        }
+    }
+}
