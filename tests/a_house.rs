@@ -183,13 +183,14 @@ fn http_owns_no_socket_reads_no_clock_starts_no_thread_and_rolls_no_die() {
 #[test]
 fn nothing_here_is_async() {
     let mut complaints = Vec::new();
-    let lock = read("Cargo.lock");
-    for (nth, line) in lock.lines().enumerate() {
-        let name = line.strip_prefix("name = \"").and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
-        let is_runtime =
-            ["tokio", "async-std", "smol", "futures", "async-io", "monoio", "glommio", "compio"].contains(&name);
-        if is_runtime || name.starts_with("futures-") || name.starts_with("tokio-") {
-            complaints.push(format!("Cargo.lock:{}: {name}, not even by way of another crate", nth + 1));
+    for (path, lock) in ["Cargo.lock", "tests/fuzz/Cargo.lock"].map(|path| (path, read(path))) {
+        for (nth, line) in lock.lines().enumerate() {
+            let name = line.strip_prefix("name = \"").and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
+            let is_runtime =
+                ["tokio", "async-std", "smol", "futures", "async-io", "monoio", "glommio", "compio"].contains(&name);
+            if is_runtime || name.starts_with("futures-") || name.starts_with("tokio-") {
+                complaints.push(format!("{path}:{}: {name}, not even by way of another crate", nth + 1));
+            }
         }
     }
     for source in sources("src").into_iter().chain(sources("tests")) {

@@ -1,0 +1,5 @@
+//! `oracles::forwarding`, with whatever libFuzzer comes up with.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| threadbare_fuzz::forwarding(data));
