@@ -203,6 +203,66 @@ fn nothing_here_is_async() {
 }
 
 #[test]
+fn what_comes_through_cargo_is_free_and_comes_from_one_place() {
+    let policy = read(".deny.toml");
+    let allowed = strings_of(&policy, "allow = [");
+    let sources = strings_of(&policy, "allow-registry = [");
+    assert!(allowed.len() > 3 && sources.len() == 1, ".deny.toml was not understood: {allowed:?} {sources:?}");
+    let mut complaints = Vec::new();
+    for (path, lock) in ["Cargo.lock", "tests/fuzz/Cargo.lock"].map(|path| (path, read(path))) {
+        for (nth, line) in lock.lines().enumerate() {
+            let source = line.strip_prefix("source = \"registry+").and_then(|rest| rest.strip_suffix('"'));
+            if line.starts_with("source = ") && !source.is_some_and(|source| sources.iter().any(|s| s == source)) {
+                complaints.push(format!("{path}:{}: {line}: not from {sources:?}", nth + 1));
+            }
+        }
+    }
+    for banned in strings_of(&policy, "deny = [") {
+        let is_there = read("Cargo.lock").contains(&format!("name = \"{banned}\"\n"));
+        complaints.extend(is_there.then(|| format!("Cargo.lock:1: {banned} is banned by .deny.toml")));
+    }
+    // Every crate's own words about its licence, as Cargo has them without the network.
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--locked", "--offline", "--format-version", "1"]).current_dir(root());
+    let output = cargo.output().unwrap();
+    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let metadata = String::from_utf8(output.stdout).unwrap();
+    let licences: Vec<&str> = metadata
+        .split(",\"license\":")
+        .skip(1)
+        .map(|rest| rest.split(",\"license_file\"").next().unwrap().trim_matches('"'))
+        .collect();
+    let crates = read("Cargo.lock").matches("[[package]]").count();
+    assert!(licences.len() == crates, "{} licences of {crates} crates", licences.len());
+    for licence in licences {
+        if !is_allowed(licence, &allowed) {
+            complaints.push(format!("Cargo.lock:1: a crate's licence is {licence}, and .deny.toml allows {allowed:?}"));
+        }
+    }
+    none(complaints);
+}
+
+#[test]
+fn a_licence_is_allowed_if_a_way_through_it_is() {
+    let allowed = ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception"].map(str::to_owned);
+    let rows = [
+        ("MIT", true),
+        ("GPL-3.0", false),
+        ("null", false),
+        ("MIT OR GPL-3.0", true),
+        ("GPL-3.0/MIT", true),
+        ("MIT AND GPL-3.0", false),
+        ("(MIT OR GPL-3.0) AND Apache-2.0", true),
+        ("(MIT OR GPL-3.0) AND LGPL-2.1", false),
+        ("Apache-2.0 WITH LLVM-exception OR LGPL-2.1", true),
+        ("Apache-2.0 WITH Another-exception", false),
+    ];
+    for (licence, is_fine) in rows {
+        assert_eq!(is_allowed(licence, &allowed), is_fine, "{licence}");
+    }
+}
+
+#[test]
 fn no_code_of_ours_is_unsafe() {
     let manifest = read("Cargo.toml");
     assert!(manifest.lines().any(|line| line == "unsafe_code = \"forbid\""), "Cargo.toml does not forbid unsafe code");
@@ -269,6 +329,24 @@ fn the_top_level_holds_what_a_newcomer_expects_and_no_more() {
     let surprising = entries
         .filter(|name| !name.starts_with('.') && !name.starts_with("LICENSE") && !expected.contains(&name.as_str()));
     none(surprising.map(|name| format!("{name}:1: not expected at the top level")).collect());
+}
+
+/// Whether an SPDX expression leaves a way that is allowed. Brackets stand only around alternatives: `(A OR B) AND C`.
+fn is_allowed(licence: &str, allowed: &[String]) -> bool {
+    let licence = licence.replace('/', " OR ");
+    if let Some((before, behind)) = licence.split_once(" AND ") {
+        return is_allowed(before, allowed) && is_allowed(behind, allowed);
+    }
+    let alternatives = licence.trim_matches(['(', ')']).split(" OR ").map(str::trim);
+    alternatives.into_iter().any(|one| allowed.iter().any(|allowed| allowed == one))
+}
+
+/// The strings between this opening of a list and its bracket.
+fn strings_of(policy: &str, opening: &str) -> Vec<String> {
+    let opening = format!("\n{opening}");
+    let (_, list) = policy.split_once(&opening).unwrap_or_else(|| panic!("no {opening:?} in .deny.toml"));
+    let list = list.split(']').next().unwrap();
+    list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 // How the tree is read.
