@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,6 +38,21 @@ fn source() -> String {
     gather(&root().join("src"), &mut all);
     gather(&root().join("tests"), &mut all);
     all
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Every word of the source.
+fn words(source: &str) -> HashSet<&str> {
+    source.split(|c| !is_word(c)).collect()
+}
+
+/// The name of every function in the source, tests included.
+fn functions(source: &str) -> HashSet<&str> {
+    let name = |rest: &'_ str| rest.find(|c| !is_word(c)).filter(|&end| rest[end..].starts_with(['(', '<']));
+    source.split("fn ").skip(1).filter_map(|rest| Some(&rest[..name(rest)?])).collect()
 }
 
 /// The cells of the first table behind this heading, row by row, without its head.
@@ -126,6 +141,7 @@ const SYSTEM_CALLS: [&str; 5] = ["epoll_wait", "epoll_ctl", "recvfrom", "getsock
 #[test]
 fn every_name_that_a_document_cites_is_in_the_source() {
     let source = source();
+    let words = words(&source);
     for (path, page) in documents() {
         let mut cited = 0;
         for name in page.split('`').skip(1).step_by(2) {
@@ -140,10 +156,7 @@ fn every_name_that_a_document_cites_is_in_the_source() {
                 continue;
             }
             for part in name.split("::") {
-                let is_there = ["fn ", "struct ", "enum ", "mod ", "impl ", "", "    ", "use "]
-                    .iter()
-                    .any(|before| source.contains(&format!("{before}{part}")));
-                assert!(is_there, "{}: `{name}` is not in the source", path.display());
+                assert!(words.contains(part), "{}: `{name}` is not in the source", path.display());
             }
             cited += 1;
         }
@@ -155,12 +168,13 @@ fn every_name_that_a_document_cites_is_in_the_source() {
 fn every_rule_has_tests_and_every_test_of_a_rule_exists() {
     let page = text("docs/CONFORMANCE.md");
     let source = source();
+    let functions = functions(&source);
     let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| rule |")).collect();
     assert!(rows.len() > 40, "the list was not understood");
     for row in rows {
         let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
         for test in tests.split(", ").map(|name| name.trim_matches('`')) {
-            assert!(source.contains(&format!("fn {test}()")), "there is no test {test:?} for: {row}");
+            assert!(functions.contains(test), "there is no test {test:?} for: {row}");
         }
     }
 }
@@ -169,6 +183,7 @@ fn every_rule_has_tests_and_every_test_of_a_rule_exists() {
 fn every_technique_of_smuggling_has_a_function_that_refuses_it_and_a_test_that_shows_it() {
     let page = text("docs/SMUGGLING.md");
     let source = source();
+    let functions = functions(&source);
     let rows: Vec<Vec<&str>> = page
         .lines()
         .filter(|line| line.starts_with("| ") && !line.starts_with("| technique |"))
@@ -176,12 +191,11 @@ fn every_technique_of_smuggling_has_a_function_that_refuses_it_and_a_test_that_s
         .collect();
     assert!(rows.len() > 40, "the list was not understood");
     for row in rows {
-        let [_, _, functions, tests] = row[..] else { panic!("not four cells: {row:?}") };
-        for function in functions.split(", ").map(|name| name.trim_matches('`')) {
+        let [_, _, refusers, tests] = row[..] else { panic!("not four cells: {row:?}") };
+        for function in refusers.split(", ").map(|name| name.trim_matches('`')) {
             let mut parts: Vec<&str> = function.split("::").collect();
             let name = parts.pop().unwrap();
-            let is_there = ["(", "<"].iter().any(|behind| source.contains(&format!("fn {name}{behind}")));
-            assert!(is_there, "there is no function {function:?} for: {row:?}");
+            assert!(functions.contains(name), "there is no function {function:?} for: {row:?}");
             for owner in parts {
                 let declarations = [format!(" {owner} {{"), format!(" {owner}<"), format!("mod {owner};")];
                 assert!(
@@ -191,7 +205,21 @@ fn every_technique_of_smuggling_has_a_function_that_refuses_it_and_a_test_that_s
             }
         }
         for test in tests.split(", ").map(|name| name.trim_matches('`')) {
-            assert!(source.contains(&format!("fn {test}(")), "there is no test {test:?} for: {row:?}");
+            assert!(functions.contains(test), "there is no test {test:?} for: {row:?}");
+        }
+    }
+}
+
+#[test]
+fn every_claim_of_security_has_tests() {
+    let source = source();
+    let functions = functions(&source);
+    let rows = table(&text("docs/SECURITY.md"), "## What is defended");
+    assert!(rows.len() > 10, "the list was not understood");
+    for row in rows {
+        let [claim, tests] = &row[..] else { panic!("not two cells: {row:?}") };
+        for test in tests.split(", ").map(|name| name.trim_matches('`')) {
+            assert!(functions.contains(test), "there is no test {test:?} for: {claim}");
         }
     }
 }
