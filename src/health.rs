@@ -121,7 +121,7 @@ impl Rounds {
             match &watched.target.active {
                 // A reload may have made the interval shorter.
                 Some(active) => watched.next_check = watched.next_check.min(now + interval(active, 1.1)),
-                None => tell(&watched.target, watched.target.health.unchecked(now)),
+                None => watched.target.health.tell(watched.target.health.unchecked(now)),
             }
             self.watched.insert(key, watched);
         }
@@ -209,16 +209,10 @@ impl Watched {
                 self.is_checking = false;
                 let Some(active) = &target.active else { return };
                 if let Some(verdict) = verdict(&found, active) {
-                    tell(target, target.health.checked(&verdict, now, active));
+                    target.health.tell(target.health.checked(&verdict, now, active));
                 }
             }
         }
-    }
-}
-
-fn tell(target: &Target, flip: Option<crate::balance::Flip>) {
-    if let Some(flip) = flip {
-        flip.tell(&target.name);
     }
 }
 

@@ -8,6 +8,7 @@ pub mod server;
 pub mod notify;
 pub mod workers;
 pub mod exchange;
+pub mod metrics;
 pub mod access_log;
 pub mod wire_log;
 pub mod lines;
@@ -19,6 +20,8 @@ pub mod config;
 pub mod error;
 pub mod addresses;
 pub mod balance;
+pub mod events;
+pub mod counting;
 pub mod net;
 pub mod http;
 

@@ -8,7 +8,7 @@
 //!
 //! Whoever works keeps a snapshot at hand and compares one number to see whether it is still the current one.
 
-use crate::balance::{Backend, BackendSettings, Member, Origin, Queue, Rotation};
+use crate::balance::{Backend, BackendSettings, Books, Member, Origin, Queue, Rotation};
 use crate::config::Config;
 use std::collections::HashSet;
 use std::io;
@@ -43,6 +43,8 @@ pub struct Live {
     look_up: LookUp,
     /// Who waits for a place at a backend, under whatever snapshot.
     pub queue: Arc<Queue>,
+    /// What is counted of backends, under whatever snapshot.
+    pub books: Arc<Books>,
 }
 
 /// A snapshot at hand, and its number.
@@ -56,13 +58,16 @@ impl Live {
     /// The first snapshot. Looks up the names of backends.
     pub fn new(config: Config, look_up: LookUp) -> Live {
         let queue = Arc::default();
+        // One more than workers: whoever ends what they have left undone counts too.
+        let books = Arc::new(Books::new(config.workers + 1));
         let found = find_all(config.backends.iter(), &look_up);
-        let backends = |settings| backends_of(settings, &found_at(&found, settings).unwrap_or_default(), &[], &queue);
+        let backends =
+            |settings| backends_of(settings, &found_at(&found, settings).unwrap_or_default(), &[], &queue, &books);
         let members: Vec<_> = config.backends.iter().flat_map(backends).collect();
         let rotation =
             Rotation::new(members, Arc::clone(&queue), &config.balance, config.passive_health, &config.retries);
-        let snapshot = Arc::new(Snapshot { config, rotation });
-        Live { current: Mutex::new(snapshot), version: AtomicU64::new(0), changing: Mutex::default(), look_up, queue }
+        let current = Mutex::new(Arc::new(Snapshot { config, rotation }));
+        Live { current, version: AtomicU64::new(0), changing: Mutex::default(), look_up, queue, books }
     }
 
     /// The snapshot that holds now.
@@ -86,9 +91,8 @@ impl Live {
         let new = self.put_in(config, &old, addresses);
         if !new.config.passive_health.enabled {
             for member in new.rotation.members() {
-                if let Some(flip) = member.backend.health.forgive(Instant::now()) {
-                    flip.tell(&member.backend.name);
-                }
+                let health = &member.backend.health;
+                health.tell(health.forgive(Instant::now()));
             }
         }
     }
@@ -142,7 +146,8 @@ impl Live {
         old: &Snapshot,
         addresses: impl Fn(&BackendSettings) -> Vec<SocketAddr>,
     ) -> Arc<Snapshot> {
-        let backends = |settings| backends_of(settings, &addresses(settings), old.rotation.members(), &self.queue);
+        let backends =
+            |settings| backends_of(settings, &addresses(settings), old.rotation.members(), &self.queue, &self.books);
         let members: Vec<_> = config.backends.iter().flat_map(backends).collect();
         let rotation = old.rotation.succeeded_by(members, &config.balance, config.passive_health, &config.retries);
         let new = Arc::new(Snapshot { config, rotation });
@@ -165,12 +170,14 @@ fn backends_of(
     addresses: &[SocketAddr],
     before: &[Member],
     queue: &Arc<Queue>,
+    books: &Books,
 ) -> Vec<(Arc<Backend>, BackendSettings)> {
     let backend = |name: &str, addresses: &[SocketAddr]| {
         let stays = find(before, name, &settings.origin)
             .filter(|backend| !settings.expand || *backend.addresses() == *addresses);
         let backend = stays.cloned().unwrap_or_else(|| {
-            let backend = Arc::new(Backend::new(name, settings.origin.clone(), addresses.to_vec(), queue));
+            let origin = settings.origin.clone();
+            let backend = Arc::new(Backend::in_books(name, origin, addresses.to_vec(), queue, books));
             // Whoever has looked the name up has said so already, and why.
             let _told = backend.health.located(!addresses.is_empty(), Instant::now());
             backend
@@ -251,9 +258,7 @@ fn only_in<'s>(one: &'s Snapshot, other: &'s Snapshot) -> impl Iterator<Item = &
 fn move_to(backend: &Backend, addresses: &[SocketAddr]) {
     if backend.move_to(addresses) {
         log::info!("backend {} is at {addresses:?}", backend.name);
-        if let Some(flip) = backend.health.located(!addresses.is_empty(), Instant::now()) {
-            flip.tell(&backend.name);
-        }
+        backend.health.tell(backend.health.located(!addresses.is_empty(), Instant::now()));
     }
 }
 

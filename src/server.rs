@@ -1,12 +1,13 @@
 //! Start everything; drain; stop.
 
-use crate::balance::Origin;
+use crate::balance::{Balance, Origin};
 use crate::config::{AccessLogFormat, Config, ListenerSettings};
 use crate::error::Reason;
-use crate::exchange::{Client, Counts, Desk, Door, Shared};
+use crate::exchange::{Client, Desk, Door, Shared};
 use crate::health::{Checker, Target};
 use crate::lines::{Lines, Place};
 use crate::live::{Live, LookUp};
+use crate::metrics::{Figures, Samples, Tally};
 use crate::names::Names;
 use crate::net::{self, Handle, Headcount, Listeners, Lot, Passed};
 use crate::workers;
@@ -15,7 +16,7 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -145,7 +146,9 @@ impl Balancer {
             wire_log,
             connections: Headcount::default(),
             door: Door::default(),
-            counts: (0..config.workers).map(|_| Counts::default()).collect(),
+            tallies: (0..=config.workers).map(|_| Tally::default()).collect(),
+            samples: Samples::default(),
+            is_leaving: AtomicBool::new(false),
             collected: AtomicUsize::new(0),
             live: Live::new(config, look_up),
         });
@@ -240,28 +243,28 @@ impl Balancer {
         Ok(restart)
     }
 
-    /// What has been counted so far.
+    /// What has been counted so far, in short.
     pub fn counters(&self) -> Counters {
-        let shared = &self.shared;
-        let sum = |count: fn(&Counts) -> &AtomicUsize| -> usize {
-            shared.counts.iter().map(|counts| count(counts).load(Ordering::Acquire)).sum()
-        };
-        let live = shared.live.current();
-        let backends = || live.rotation.members().iter().map(|member| &member.backend);
-        let exchanges = sum(|counts| &counts.ended); // before those begun, so that the difference is never negative
+        let figures = self.figures();
+        let over_backends = |number: fn(&Balance) -> u64| count(figures.over_backends(number));
         Counters {
-            connections: shared.connections.count(),
-            exchanges,
-            in_flight: sum(|counts| &counts.begun).saturating_sub(exchanges),
-            parked: shared.lot.parked(),
-            dials: backends().map(|backend| backend.dials()).sum(),
-            spares_reused: backends().map(|backend| backend.spares_reused_and_dead().0).sum(),
-            spares_dead: backends().map(|backend| backend.spares_reused_and_dead().1).sum(),
-            spares: backends().map(|backend| backend.spares()).sum(),
-            panics: sum(|counts| &counts.panics),
-            baton_waits: shared.lot.baton_waits(),
-            log_lines_dropped: shared.access_log.dropped(),
+            connections: figures.connections,
+            exchanges: count(figures.requests - figures.open),
+            in_flight: count(figures.open),
+            parked: figures.parked.iter().sum(),
+            dials: over_backends(|balance| balance.dials),
+            spares_reused: over_backends(|balance| balance.spares_reused),
+            spares_dead: over_backends(|balance| balance.spares_dead),
+            spares: figures.backends.iter().map(|backend| backend.spares).sum(),
+            panics: count(figures.panics),
+            baton_waits: figures.workers.iter().map(|worker| worker.baton_waits).sum(),
+            log_lines_dropped: figures.log_lines_dropped,
         }
+    }
+
+    /// What has been counted so far, and how things stand.
+    pub fn figures(&self) -> Figures {
+        self.shared.figures(&self.shared.live.current())
     }
 
     /// Stops accepting, closes idle connections, finishes what is in flight, and stops. What is not finished after
@@ -286,7 +289,7 @@ impl Balancer {
         self.stop_accepting();
         self.checker = None;
         self.names = None;
-        let mut desk = Desk::new(Arc::clone(&self.shared), 0);
+        let mut desk = Desk::new(Arc::clone(&self.shared), self.shared.tallies.len() - 1);
         for mut client in self.shared.lot.close() {
             client.fail(Reason::Shutdown.into(), &mut desk);
             client.turn(&mut desk);
@@ -305,6 +308,10 @@ impl Drop for Balancer {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn count(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// Where the access log is written; `None`: nowhere.

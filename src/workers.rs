@@ -5,20 +5,20 @@
 
 use crate::error::Reason;
 use crate::exchange::{Budget, Client, Desk, Shared, Turn};
+use crate::metrics::Doing;
 use crate::net::{Lead, Unparked};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Starts a worker for each set of counts in `shared`.
+/// Starts as many workers as `shared` has tallies for.
 ///
 /// # Errors
 /// No thread could be started. Those that were end when the lot is closed.
 pub fn start(shared: &Arc<Shared>, threads: &mut Vec<JoinHandle<()>>) -> io::Result<()> {
-    for worker in 0..shared.counts.len() {
+    for worker in 0..shared.tallies.len() - 1 {
         let shared = Arc::clone(shared);
         let name = format!("worker {worker}");
         threads.push(std::thread::Builder::new().name(name).spawn(move || work(&shared, worker))?);
@@ -29,9 +29,12 @@ pub fn start(shared: &Arc<Shared>, threads: &mut Vec<JoinHandle<()>>) -> io::Res
 fn work(shared: &Arc<Shared>, worker: usize) {
     let mut desk = Desk::new(Arc::clone(shared), worker);
     let mut ready = Vec::new();
-    let mut swept = Instant::now();
-    while let Some(mut baton) = shared.lot.lead() {
-        let Some(now) = lead(&mut baton, &mut ready, &mut desk, shared, &mut swept) else { return };
+    let mut times = Times { swept: Instant::now(), resumed: Instant::now() };
+    while let Some(mut baton) = {
+        desk.tally().note(Doing::Waiting);
+        shared.lot.lead()
+    } {
+        let Some(now) = lead(&mut baton, &mut ready, &mut desk, shared, &mut times) else { return };
         drop(baton);
         answer_calls(&mut desk, shared);
         for client in ready.drain(..) {
@@ -41,6 +44,14 @@ fn work(shared: &Arc<Shared>, worker: usize) {
         }
         desk.hand_over_lines();
     }
+}
+
+/// What a worker remembers of the time.
+struct Times {
+    /// When spares were looked at the last time.
+    swept: Instant,
+    /// Since when it has been working.
+    resumed: Instant,
 }
 
 /// Waits, baton in hand, until several clients can go on; returns the time then, or `None` when the lot is closed.
@@ -53,12 +64,18 @@ fn lead(
     ready: &mut Vec<Box<Client>>,
     desk: &mut Desk,
     shared: &Arc<Shared>,
-    swept: &mut Instant,
+    times: &mut Times,
 ) -> Option<Instant> {
     loop {
+        desk.tally().note(Doing::Leading);
         let now = baton.wait(ready)?;
-        if now.duration_since(*swept) >= SWEEP {
-            *swept = now;
+        desk.tally().note(Doing::Working);
+        if let Some(rest) = baton.rest() {
+            desk.tally().count_rest(times.resumed, rest);
+        }
+        times.resumed = now;
+        if now.duration_since(times.swept) >= SWEEP {
+            times.swept = now;
             shared.live.current().rotation.sweep(now);
             shared.door.sweep(now);
         }
@@ -127,7 +144,7 @@ fn guarded(client: &mut Client, desk: &mut Desk) -> Option<Turn> {
     if let Ok(turn) = catch_unwind(AssertUnwindSafe(|| client.turn(desk))) {
         return Some(turn);
     }
-    desk.counts().panics.fetch_add(1, Ordering::Relaxed);
+    desk.tally().count_panic();
     desk.renew(); // its buffers may have been lent out
     let apology = catch_unwind(AssertUnwindSafe(|| {
         client.fail(Reason::Internal.into(), desk);

@@ -19,8 +19,10 @@ const CRATES: [(&str, &[&str]); 14] = [
     (
         "crossbeam_channel",
         &[
+            "src/events.rs",
             "src/lines.rs",
             "src/logger.rs",
+            "src/metrics/tally.rs",
             "src/main.rs",
             "src/net/lot.rs",
             "src/notify.rs",

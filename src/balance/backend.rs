@@ -2,7 +2,7 @@
 
 use super::queue::Queue;
 use super::spares::{Need, Spares};
-use super::{Ewma, Health, Origin};
+use super::{Account, Books, Ewma, Health, Origin};
 use crate::net::Connection;
 use std::io;
 use std::net::SocketAddr;
@@ -29,7 +29,8 @@ pub struct Backend {
     in_flight: AtomicUsize,
     /// Those of them that it has not answered yet.
     awaited: AtomicUsize,
-    dials: AtomicUsize,
+    /// What is counted of it.
+    pub account: Arc<Account>,
     queue: Arc<Queue>,
     /// It is configured no more: nothing of it is kept.
     retired: AtomicBool,
@@ -38,17 +39,29 @@ pub struct Backend {
 impl Backend {
     /// A backend at these addresses. Its places are handed to those who wait in `queue`.
     pub fn new(name: &str, origin: Origin, addresses: Vec<SocketAddr>, queue: &Arc<Queue>) -> Backend {
+        Backend::in_books(name, origin, addresses, queue, &Books::default())
+    }
+
+    /// The same, with an account in these books.
+    pub fn in_books(
+        name: &str,
+        origin: Origin,
+        addresses: Vec<SocketAddr>,
+        queue: &Arc<Queue>,
+        books: &Books,
+    ) -> Backend {
+        let account = books.open(name);
         Backend {
             name: name.into(),
             origin,
             addresses: RwLock::new(addresses.into()),
             preferred: AtomicUsize::new(0),
-            health: Arc::new(Health::new(Instant::now())),
+            health: Arc::new(Health::of_account(Instant::now(), Some(Arc::clone(&account)))),
             latency: Ewma::new(Instant::now()),
-            spares: Spares::new(),
+            spares: Spares::new(Arc::clone(&account)),
             in_flight: AtomicUsize::new(0),
             awaited: AtomicUsize::new(0),
-            dials: AtomicUsize::new(0),
+            account,
             queue: Arc::clone(queue),
             retired: AtomicBool::new(false),
         }
@@ -81,7 +94,7 @@ impl Backend {
         let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         let address = nth.and_then(|nth| addresses.get(nth)).ok_or_else(none)?;
         let connection = client.dial(*address)?;
-        self.dials.fetch_add(1, Ordering::Relaxed);
+        self.account.dials.fetch_add(1, Ordering::Relaxed);
         Ok(connection)
     }
 
@@ -160,23 +173,13 @@ impl Backend {
         self.spares.close_oldest()
     }
 
-    /// Connections opened so far.
-    pub fn dials(&self) -> usize {
-        self.dials.load(Ordering::Relaxed)
-    }
-
-    /// Spares used again so far, and spares found dead so far.
-    pub fn spares_reused_and_dead(&self) -> (usize, usize) {
-        (self.spares.reused.load(Ordering::Relaxed), self.spares.dead.load(Ordering::Relaxed))
-    }
-
     /// Spares resting now.
     pub fn spares(&self) -> usize {
         self.spares.count()
     }
 
     /// Exchanges that wait for its answer now.
-    pub(super) fn awaited(&self) -> usize {
+    pub fn awaited(&self) -> usize {
         self.awaited.load(Ordering::Relaxed)
     }
 
@@ -202,6 +205,11 @@ impl InFlight {
         if std::mem::take(&mut self.awaited) {
             self.backend.awaited.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Whom it is with.
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
     }
 
     /// Whether it is the backend that is waited for: to let us in, to take bytes, or to answer. It isn't while the client

@@ -15,7 +15,7 @@ mod tests;
 
 pub use flip::{Failure, Flip, Verdict, Why};
 
-use super::{ActiveHealth, PassiveHealth};
+use super::{Account, ActiveHealth, PassiveHealth};
 use fastest::Fastest;
 use state::{Claim, State};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +33,8 @@ pub struct Health {
     progress: AtomicU64,
     fastest: Fastest,
     state: Mutex<State>,
+    /// Where changes are counted.
+    account: Option<Arc<Account>>,
 }
 
 /// What a backend may be given now.
@@ -48,6 +50,19 @@ pub enum Standing {
     /// Nothing, until then; or while a trial is under way.
     Ejected(Why, Instant),
     /// Nothing: its checks fail, or its name has no address.
+    Down,
+}
+
+/// How a backend looks from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// In rotation.
+    Up,
+    /// Out on passive evidence; so long until a request may try it.
+    Ejected(Why, Duration),
+    /// Out on passive evidence, and a request is trying it.
+    OnTrial(Why),
+    /// Out because its checks fail.
     Down,
 }
 
@@ -81,12 +96,41 @@ const FLAG_BITS: u32 = 8;
 impl Health {
     /// A backend about which nothing bad is known.
     pub fn new(now: Instant) -> Health {
+        Health::of_account(now, None)
+    }
+
+    /// The same, with an account in which changes are counted.
+    pub fn of_account(now: Instant, account: Option<Arc<Account>>) -> Health {
         Health {
             born: now,
             word: AtomicU64::new(0),
             progress: AtomicU64::new(0),
             fastest: Fastest::default(),
             state: Mutex::default(),
+            account,
+        }
+    }
+
+    /// Tells that this backend has left rotation or come back, if it has: counts it, logs it, and says it to whoever
+    /// watches.
+    pub fn tell(&self, flip: Option<Flip>) {
+        if let (Some(flip), Some(account)) = (flip, &self.account) {
+            account.note(&flip);
+        }
+    }
+
+    /// How it looks from outside. Takes no lock and changes nothing, unlike [`Health::standing`].
+    pub fn condition(&self, now: Instant) -> Condition {
+        let word = self.word.load(Ordering::Relaxed);
+        let until_due = Duration::from_millis((word >> FLAG_BITS).saturating_sub(self.clock(now)));
+        if word & DOWN != 0 {
+            Condition::Down
+        } else if word & EJECTED == 0 {
+            Condition::Up
+        } else if word & ON_TRIAL != 0 {
+            Condition::OnTrial(why(word))
+        } else {
+            Condition::Ejected(why(word), until_due)
         }
     }
 

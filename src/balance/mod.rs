@@ -5,6 +5,7 @@
 //!
 //! - `settings`: what an operator may say about it all;
 //! - `origin`: how a backend is named;
+//! - `books`: what is counted of backends;
 //! - `spares`: connections kept for the next request;
 //! - `health`: whether a backend is fit for requests;
 //! - `backend`: one backend, with its addresses, spares and counts;
@@ -14,6 +15,7 @@
 //! - `rotation`: the order in which backends take turns.
 
 mod backend;
+mod books;
 mod budget;
 mod hashing;
 mod health;
@@ -26,9 +28,10 @@ mod settings;
 mod spares;
 
 pub use backend::{Backend, InFlight};
+pub use books::{Account, Balance, Books, CLASSES, Entry};
 pub use budget::Budget;
 pub use hashing::{Sticky, key_hash, rendezvous, scatter};
-pub use health::{Failure, Flip, Health, Standing, Trial, Verdict, Why};
+pub use health::{Condition, Failure, Flip, Health, Standing, Trial, Verdict, Why};
 pub use order::Order;
 pub use origin::Origin;
 pub use policy::{Candidate, Ewma, least_in_flight, peak_ewma, two_choices};

@@ -10,9 +10,9 @@ use super::backend::InFlight;
 use super::rotation::Member;
 use crate::net::Caller;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The queue.
 #[derive(Debug, Default)]
@@ -20,6 +20,12 @@ pub struct Queue {
     places: Mutex<VecDeque<Arc<Place>>>,
     /// How many wait, for those who only want to know whether anybody does.
     length: AtomicUsize,
+    /// Since when the first of them waits, in microseconds since `born`, from 1; 0 if nobody does. For those who only
+    /// want to know that.
+    oldest: AtomicU64,
+    born: OnceLock<Instant>,
+    /// How many have been given a place.
+    served: AtomicU64,
     /// Who has been given a place, and doesn't know yet.
     called: Mutex<Vec<Caller>>,
     has_called: AtomicBool,
@@ -60,7 +66,7 @@ impl Queue {
             return None;
         }
         places.push_back(Arc::clone(&place));
-        self.length.store(places.len(), Ordering::SeqCst);
+        self.note(&places);
         drop(places);
         self.serve_all(members);
         Some(Waiting { queue: Arc::clone(self), place })
@@ -85,6 +91,27 @@ impl Queue {
         self.has_called.store(!places.is_empty() || self.has_called(), Ordering::Release);
     }
 
+    /// How long the first in the queue has waited; none if nobody waits.
+    pub fn oldest(&self, now: Instant) -> Option<Duration> {
+        let since = self.oldest.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(now.saturating_duration_since(*self.born.get()? + Duration::from_micros(since)))
+    }
+
+    /// How many have been given a place so far.
+    pub fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// To be called under the lock, whenever the list has changed.
+    fn note(&self, places: &VecDeque<Arc<Place>>) {
+        self.length.store(places.len(), Ordering::SeqCst);
+        let oldest = places.front().map_or(0, |first| {
+            let waited = first.joined.saturating_duration_since(*self.born.get_or_init(|| first.joined));
+            u64::try_from(waited.as_micros()).unwrap_or(u64::MAX - 1) + 1
+        });
+        self.oldest.store(oldest, Ordering::Relaxed);
+    }
+
     /// Hands the free places of a backend to whoever has waited longest for one.
     pub(super) fn serve(&self, backend: &Arc<super::Backend>) {
         if backend.is_retired() {
@@ -97,7 +124,8 @@ impl Queue {
                 break;
             };
             let Some(place) = places.remove(at) else { break };
-            self.length.store(places.len(), Ordering::SeqCst);
+            self.note(&places);
+            self.served.fetch_add(1, Ordering::Relaxed);
             *lock(&place.given) = Some((nth, entered));
             lock(&self.called).push(place.whom);
             self.has_called.store(true, Ordering::Release);
@@ -156,7 +184,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let mut places = lock(&self.queue.places);
         places.retain(|place| !Arc::ptr_eq(place, &self.place));
-        self.queue.length.store(places.len(), Ordering::SeqCst);
+        self.queue.note(&places);
         drop(places);
         // What was given and not used goes to the next one, by being dropped here, with no lock held.
         drop(self.given());

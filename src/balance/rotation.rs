@@ -10,8 +10,8 @@
 use super::backend::InFlight;
 use super::queue::{Queue, Waiting};
 use super::{
-    Backend, BackendSettings, BalanceSettings, Budget, Candidate, Failure, Flip, Order, PassiveHealth, Policy,
-    RetrySettings, Standing, Sticky, Trial, key_hash, least_in_flight, peak_ewma, rendezvous, two_choices,
+    Backend, BackendSettings, BalanceSettings, Budget, Candidate, Failure, Order, PassiveHealth, Policy, RetrySettings,
+    Standing, Sticky, Trial, key_hash, least_in_flight, peak_ewma, rendezvous, two_choices,
 };
 use crate::net::Caller;
 use std::fmt;
@@ -77,13 +77,16 @@ pub struct Member {
     pub backend: Arc<Backend>,
     /// Most exchanges at once; `None`: no limit.
     pub max_in_flight: Option<usize>,
-    weight: u32,
+    /// Its share, beside the others' weights.
+    pub weight: u32,
     /// By which the policy `hash` knows it, here and in every other process.
     id: u64,
     /// What stands in the cookie of its clients.
     pub sticky: Sticky,
-    backup: bool,
-    drain: bool,
+    /// It gets requests only while no other backend can take any.
+    pub backup: bool,
+    /// It gets nothing new.
+    pub drain: bool,
 }
 
 impl Member {
@@ -388,7 +391,7 @@ impl Rotation {
         if backend.health.has_stalled(now, awaited, &self.passive) {
             let _one_at_a_time = self.turns.ejecting();
             let may_eject = |_| self.may_eject(backend);
-            tell(backend.health.stalled(now, awaited, &self.passive, may_eject), backend);
+            backend.health.tell(backend.health.stalled(now, awaited, &self.passive, may_eject));
         }
         backend.health.standing(now, self.slow_start)
     }
@@ -409,7 +412,7 @@ impl Rotation {
         if self.policy == Policy::PeakEwma {
             place.latency.observe(took, now);
         }
-        tell(place.health.answered(trial, now), place);
+        place.health.tell(place.health.answered(trial, now));
     }
 
     /// A request has met with a failure that is the backend's doing.
@@ -417,7 +420,7 @@ impl Rotation {
         let _one_at_a_time = self.turns.ejecting();
         // Who refuses connections is down for certain.
         let may_eject = |failure| failure == Failure::Refused || self.may_eject(backend);
-        tell(backend.health.failed(failure, trial, now, &self.passive, may_eject), backend);
+        backend.health.tell(backend.health.failed(failure, trial, now, &self.passive, may_eject));
     }
 
     /// Hands free places to those who wait.
@@ -442,12 +445,6 @@ impl Rotation {
 
 fn budget(retries: &RetrySettings) -> Arc<Budget> {
     Arc::new(Budget::new(retries.budget_percent, retries.budget_floor, Instant::now()))
-}
-
-fn tell(flip: Option<Flip>, backend: &Backend) {
-    if let Some(flip) = flip {
-        flip.tell(&backend.name);
-    }
 }
 
 /// A number from 0 to 1, spread evenly: turns that follow each other get fractions that don't.

@@ -5,9 +5,10 @@
 //! others a spare must be *sure*: the backend is known to keep spares for a second or more, and this one is younger
 //! than half the shortest age at which it ever closed one.
 
+use super::Account;
 use crate::net::{Connection, Glance};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What a request needs of a spare.
@@ -25,12 +26,13 @@ const HABIT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Spares {
     resting: Mutex<Vec<Spare>>,
+    /// How many there are, for those who only want to know that.
+    count: AtomicUsize,
     /// The greatest age at which a spare was seen alive, in milliseconds.
     kept: AtomicU64,
     /// The least age at which the backend closed one, in milliseconds.
     closed: AtomicU64,
-    pub(super) reused: AtomicUsize,
-    pub(super) dead: AtomicUsize,
+    account: Arc<Account>,
 }
 
 struct Spare {
@@ -46,13 +48,13 @@ impl std::fmt::Debug for Spare {
 }
 
 impl Spares {
-    pub(super) fn new() -> Spares {
+    pub(super) fn new(account: Arc<Account>) -> Spares {
         Spares {
             resting: Mutex::new(Vec::new()),
+            count: AtomicUsize::new(0),
             kept: AtomicU64::new(0),
             closed: AtomicU64::new(u64::MAX),
-            reused: AtomicUsize::new(0),
-            dead: AtomicUsize::new(0),
+            account,
         }
     }
 
@@ -66,7 +68,9 @@ impl Spares {
                 if need == Need::Sure && !self.is_sure(now.saturating_duration_since(newest.since)) {
                     return None;
                 }
-                resting.pop()?
+                let spare = resting.pop()?;
+                self.note_count(&resting);
+                spare
             };
             let age = now.saturating_duration_since(spare.since);
             if age >= spare.life {
@@ -74,7 +78,7 @@ impl Spares {
             }
             spare.connection.bind_to(client);
             if !spare.connection.is_stirring() && spare.connection.glance() == Glance::Quiet {
-                self.reused.fetch_add(1, Ordering::Relaxed);
+                self.account.spares_reused.fetch_add(1, Ordering::Relaxed);
                 return Some((spare.connection, spare.since));
             }
             self.note_closed(age);
@@ -84,12 +88,14 @@ impl Spares {
     /// Keeps a connection for at most `life`.
     pub(super) fn rest(&self, mut connection: Connection, now: Instant, life: Duration) {
         connection.unbind();
-        self.lock().push(Spare { connection, since: now, life });
+        let mut resting = self.lock();
+        resting.push(Spare { connection, since: now, life });
+        self.note_count(&resting);
     }
 
     /// A spare was closed by the backend at this age, before or after it was taken.
     pub(super) fn note_closed(&self, age: Duration) {
-        self.dead.fetch_add(1, Ordering::Relaxed);
+        self.account.spares_dead.fetch_add(1, Ordering::Relaxed);
         self.closed.fetch_min(milliseconds(age), Ordering::Relaxed);
     }
 
@@ -106,7 +112,10 @@ impl Spares {
             }
             age >= spare.life
         };
-        let gone: Vec<Spare> = self.lock().extract_if(.., is_over).collect();
+        let mut resting = self.lock();
+        let gone: Vec<Spare> = resting.extract_if(.., is_over).collect();
+        self.note_count(&resting);
+        drop(resting);
         drop(gone); // closed outside the lock: each is a system call
     }
 
@@ -117,13 +126,19 @@ impl Spares {
             return false;
         }
         let oldest = resting.remove(0);
+        self.note_count(&resting);
         drop(resting);
         drop(oldest);
         true
     }
 
     pub(super) fn count(&self) -> usize {
-        self.lock().len()
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// To be called under the lock, whenever their number has changed.
+    fn note_count(&self, resting: &[Spare]) {
+        self.count.store(resting.len(), Ordering::Relaxed);
     }
 
     fn is_sure(&self, age: Duration) -> bool {

@@ -2,16 +2,18 @@
 
 use super::{Client, Door};
 use crate::access_log::{self, Outcome};
+use crate::balance::Backend;
 use crate::config::AccessLogFormat;
 use crate::http::CHUNK_HEAD_ROOM;
 use crate::lines::Lines;
-use crate::live::{Live, View};
+use crate::live::{Live, Snapshot, View};
+use crate::metrics::{Figures, Samples, Sources, Tally};
 use crate::net::{Connection, Headcount, Lot};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant, SystemTime};
 
 /// What all workers share.
@@ -28,8 +30,12 @@ pub struct Shared {
     pub connections: Headcount,
     /// Who comes in, and as whom.
     pub door: Door,
-    /// One set of counts for each worker, so that counting never makes two workers wait for each other.
-    pub counts: Box<[Counts]>,
+    /// One for each worker; and a last one for whoever ends what they have left undone.
+    pub tallies: Box<[Tally]>,
+    /// Finished exchanges, for whoever watches.
+    pub samples: Samples,
+    /// A drain is announced: nobody new should be sent here.
+    pub is_leaving: AtomicBool,
     /// Bytes of request bodies collected at the moment.
     pub collected: AtomicUsize,
 }
@@ -40,16 +46,19 @@ impl AsRef<Live> for Shared {
     }
 }
 
-/// What one worker has counted. On a cache line of its own.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct Counts {
-    /// Exchanges begun.
-    pub begun: AtomicUsize,
-    /// Exchanges ended.
-    pub ended: AtomicUsize,
-    /// Turns that panicked.
-    pub panics: AtomicUsize,
+impl Shared {
+    /// Everything that has been counted, at this moment.
+    pub fn figures(&self, snapshot: &Snapshot) -> Figures {
+        Figures::read(&Sources {
+            tallies: &self.tallies,
+            snapshot,
+            queue: &self.live.queue,
+            books: &self.live.books,
+            parked: self.lot.census(),
+            connections: self.connections.count(),
+            log_lines_dropped: self.access_log.dropped(),
+        })
+    }
 }
 
 /// 64 KiB: with less, long bodies cost more calls; with more, they cost no less.
@@ -116,6 +125,7 @@ impl Desk {
     /// Makes ready for a turn.
     pub fn clear(&mut self, now: Instant, budget: Budget) {
         self.now = now;
+        self.tally().count_turn();
         if self.live.refresh(&self.shared.live) {
             // Never smaller: an exchange that began before may still need what there was.
             self.inbound.resize(buffer_size(&self.live).max(self.inbound.len()), 0);
@@ -151,11 +161,7 @@ impl Desk {
 
     /// Exchanges begun and not ended, by all workers.
     pub(super) fn in_flight(&self) -> usize {
-        let sum = |count: fn(&Counts) -> &AtomicUsize| -> usize {
-            self.shared.counts.iter().map(|counts| count(counts).load(Ordering::Relaxed)).sum()
-        };
-        let ended = sum(|counts| &counts.ended); // before those begun, so that the difference is never negative
-        sum(|counts| &counts.begun).saturating_sub(ended)
+        usize::try_from(Tally::open(&self.shared.tallies)).unwrap_or(usize::MAX)
     }
 
     /// The worker's number.
@@ -164,17 +170,20 @@ impl Desk {
     }
 
     /// What this worker has counted.
-    pub fn counts(&self) -> &Counts {
-        &self.shared.counts[self.worker]
+    pub fn tally(&self) -> &Tally {
+        &self.shared.tallies[self.worker]
     }
 
     pub(super) fn count_begun(&self) {
-        self.counts().begun.fetch_add(1, Ordering::Relaxed);
+        self.tally().count_begun();
     }
 
-    /// Counts an exchange out, and writes its line.
-    pub(super) fn count_ended(&mut self, outcome: &Outcome<'_>) {
-        self.counts().ended.fetch_add(1, Ordering::Relaxed);
+    /// Counts an exchange out, and writes its line. `backend`: who answered, or was asked last.
+    pub(super) fn count_ended(&mut self, outcome: &Outcome<'_>, backend: Option<&Backend>) {
+        self.tally().count_ended(self.worker, outcome, backend);
+        if self.tally().gives_sample() {
+            self.shared.samples.give(outcome);
+        }
         let settings = &self.live.config.access_log;
         if settings.format != AccessLogFormat::Off
             && access_log::is_told(outcome, settings, || next_number(&mut self.numbers))

@@ -36,7 +36,7 @@ mod upload;
 mod watched;
 mod wish;
 
-pub use desk::{Budget, Counts, Desk, Shared};
+pub use desk::{Budget, Desk, Shared};
 pub use door::{Arrival, Door};
 
 use crate::addresses::Guest;
@@ -45,6 +45,7 @@ use crate::http::{
     BodyFraming, Claims, FieldTable, HeadScan, MaxForwards, Persistence, Request, Sender, Version, client_may_stay,
     refuse_early, understood_line,
 };
+use crate::metrics::WaitsFor;
 use crate::net::{Connection, Wants, Watch};
 use answer::Body;
 use door::Unintroduced;
@@ -464,12 +465,18 @@ impl Client {
 
     fn watch(&self, wait: Wait, deadline: Instant) -> Watch {
         let watch = Watch::client(&self.connection, wait.client, deadline);
-        match (&self.phase, self.backend()) {
-            // Half a header is no request either: a drain need not wait for the rest.
-            (Phase::Introduction, _) => watch.idle(),
-            _ if self.is_between_requests() => watch.idle(),
-            (_, Some(backend)) => watch.and_backend(backend, wait.backend),
-            (_, None) => watch,
+        let watch = match &self.phase {
+            // Half a header is no request either: a drain need not wait for the rest. What both wait for is number 0.
+            Phase::Introduction => return watch.idle(),
+            _ if self.is_between_requests() => return watch.idle(),
+            Phase::Idle | Phase::Head(_) => watch.of_kind(WaitsFor::Head as u8),
+            Phase::Serving(exchange) => watch.of_kind(exchange.waits_for() as u8),
+            Phase::Tunnelling(_) => watch.of_kind(WaitsFor::Tunnel as u8),
+            Phase::Lingering(_) => watch.of_kind(WaitsFor::Closing as u8),
+        };
+        match self.backend() {
+            Some(backend) => watch.and_backend(backend, wait.backend),
+            None => watch,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::desk::Desk;
 use crate::access_log::Outcome;
+use crate::balance::Backend;
 use crate::error::Reason;
 use crate::http::{ForwardedRequest, Request, Version};
 use std::net::SocketAddr;
@@ -70,7 +71,7 @@ pub(super) struct Record {
     /// Of the final head that went out; 0 before.
     pub(super) status: u16,
     /// Whoever was asked last.
-    pub(super) backend: Option<Arc<str>>,
+    pub(super) backend: Option<Arc<Backend>>,
     /// How many backends were asked.
     pub(super) tries: u32,
     /// How long it waited for a place at a backend.
@@ -103,7 +104,7 @@ impl Record {
             (0, Some(reason)) => reason.status(),
             (status, _) => status,
         };
-        desk.count_ended(&Outcome {
+        let outcome = Outcome {
             ended: SystemTime::now(),
             client: self.client,
             method: named.method,
@@ -119,9 +120,10 @@ impl Record {
             connect: self.connect,
             first_byte: self.first_byte,
             total: self.began.elapsed(),
-            backend: self.backend.as_deref(),
+            backend: self.backend.as_ref().map(|backend| &*backend.name),
             tries: self.tries,
             reason,
-        });
+        };
+        desk.count_ended(&outcome, self.backend.as_deref());
     }
 }

@@ -22,6 +22,7 @@ use crate::http::{
     backend_may_be_reused, client_may_stay, forward_interim, forward_response,
 };
 use crate::live::Snapshot;
+use crate::metrics::WaitsFor;
 use crate::net::{Connection, Glance, Wants};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -159,6 +160,9 @@ impl Exchange {
             if !self.tries_again(&fault, desk.now) {
                 return Err(Stop::Fault(fault));
             }
+            if let Some(backend) = &self.record.backend {
+                backend.account.count_retry();
+            }
             let place = if self.asked.is_some() { "at the same backend, by a new connection" } else { "elsewhere" };
             client.note(format_args!("{fault}: tried again {place}"));
         }
@@ -179,7 +183,7 @@ impl Exchange {
                 self.tried.push(pick.nth);
                 self.record.tries += 1;
                 client.note(format_args!("to {}: {}", pick.place.name, pick.by));
-                self.record.backend = Some(Arc::clone(&pick.place.name));
+                self.record.backend = Some(Arc::clone(pick.place.backend()));
                 Asked::of_rotation(pick, self.traits.need())
             }
         };
@@ -572,6 +576,18 @@ impl Exchange {
         // A client that asked for a 100 waits for the backend as we do.
         let is_asked = self.traits.expects_continue && self.said == Said::Nothing && self.upload.is_whole();
         self.upload.state != Sending::Going || self.upload.waits_for_backend() || is_asked
+    }
+
+    /// What it waits for while it is parked: of several things, the one whose deadline counts.
+    pub(super) fn waits_for(&self) -> WaitsFor {
+        if self.waiting.is_some() {
+            return WaitsFor::Queue;
+        }
+        match (self.deadline().1 == Reason::ClientBodyTimeout, self.said) {
+            (true, Said::Head) => WaitsFor::SlowReader,
+            (true, Said::Nothing | Said::Interim) => WaitsFor::Body,
+            (false, _) => WaitsFor::Backend,
+        }
     }
 
     /// Whether, and where, the request is tried again after this fault: never once a byte of an answer has come, and

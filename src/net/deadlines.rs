@@ -3,9 +3,12 @@
 //! One atomic number per descriptor, in ticks of 100 ms; whoever holds the baton looks through all of them once a
 //! tick (20,000 take a few microseconds: they lie side by side). Nothing has to be cancelled, no heap kept in order,
 //! and a nearer deadline needs no wake-up, for the price of being up to a tick late.
+//!
+//! In the same number stands what the visit waits for, as its owner calls it: so how many wait for what can be counted
+//! by whoever asks, and costs those who park nothing.
 
 use super::table::Table;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How exact deadlines are.
@@ -14,15 +17,18 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Ticks since the start, counted from 1.
 pub(super) type Tick = u32;
 
+/// So many bits say what is waited for; the rest is the tick.
+const KIND_BITS: u32 = 8;
+
 pub(super) struct Deadlines {
     start: Instant,
-    /// 0: none.
-    ticks: Table<AtomicU32>,
+    /// The tick, and in the lowest bits the kind of wait. 0: none.
+    words: Table<AtomicU64>,
 }
 
 impl Deadlines {
     pub(super) fn new(limit: usize) -> Deadlines {
-        Deadlines { start: Instant::now(), ticks: Table::new(limit) }
+        Deadlines { start: Instant::now(), words: Table::new(limit) }
     }
 
     /// The last tick that is over at this time.
@@ -37,18 +43,35 @@ impl Deadlines {
         end.saturating_sub(now.saturating_duration_since(self.start))
     }
 
-    pub(super) fn set(&self, descriptor: u32, deadline: Instant) {
+    pub(super) fn set(&self, descriptor: u32, deadline: Instant, kind: u8) {
         // Rounded up: never early.
-        self.ticks.at(descriptor).store(self.tick_at(deadline) + 1, Ordering::Relaxed);
+        let tick = u64::from(self.tick_at(deadline)) + 1;
+        self.words.at(descriptor).store(tick << KIND_BITS | u64::from(kind), Ordering::Relaxed);
     }
 
     pub(super) fn clear(&self, descriptor: u32) {
-        self.ticks.at(descriptor).store(0, Ordering::Relaxed);
+        self.words.at(descriptor).store(0, Ordering::Relaxed);
     }
 
     /// The descriptors from `first` on whose deadline is not after `now`.
     pub(super) fn expired(&self, first: usize, now: Tick) -> impl Iterator<Item = usize> {
-        let is_due = move |deadline: &AtomicU32| (1..=now).contains(&deadline.load(Ordering::Relaxed));
-        self.ticks.iter_from(first).filter(move |(_, deadline)| is_due(deadline)).map(|(descriptor, _)| descriptor)
+        let is_due =
+            move |word: &AtomicU64| (1..=u64::from(now)).contains(&(word.load(Ordering::Relaxed) >> KIND_BITS));
+        self.words.iter_from(first).filter(move |(_, deadline)| is_due(deadline)).map(|(descriptor, _)| descriptor)
+    }
+
+    /// How many wait for each kind of thing, the greatest number standing for all beyond it.
+    pub(super) fn census<const KINDS: usize>(&self) -> [usize; KINDS] {
+        let mut counts = [0; KINDS];
+        for (_, word) in self.words.iter_from(0) {
+            let word = word.load(Ordering::Relaxed);
+            let kind = usize::from(word.to_le_bytes()[0]).min(KINDS.saturating_sub(1));
+            if word != 0
+                && let Some(count) = counts.get_mut(kind)
+            {
+                *count += 1;
+            }
+        }
+        counts
     }
 }

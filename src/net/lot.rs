@@ -45,8 +45,6 @@ pub struct Lot<V> {
     grace: OnceLock<Instant>,
     /// Nothing may park any more, and no worker need wait.
     closed: AtomicBool,
-    /// How often a worker had to wait for the baton.
-    baton_waits: AtomicU64,
     /// How often somebody has looked whether something is to be done.
     looks: AtomicU64,
 }
@@ -71,12 +69,13 @@ pub struct Watch {
     backend: Option<(Key, Wants)>,
     deadline: Instant,
     idle: bool,
+    kind: u8,
 }
 
 impl Watch {
     /// Waits for something of its client, at most until `deadline`.
     pub fn client(client: &Connection, wants: Wants, deadline: Instant) -> Watch {
-        Watch { client: (client.key(), wants), backend: None, deadline, idle: false }
+        Watch { client: (client.key(), wants), backend: None, deadline, idle: false, kind: 0 }
     }
 
     /// ... and for something of its backend too.
@@ -89,6 +88,12 @@ impl Watch {
     #[must_use]
     pub fn idle(self) -> Watch {
         Watch { idle: true, ..self }
+    }
+
+    /// ... and calls that by a number, for [`Lot::census`]. 0 if nothing is said.
+    #[must_use]
+    pub fn of_kind(self, kind: u8) -> Watch {
+        Watch { kind, ..self }
     }
 
     fn is_met(&self, hints: &Hints) -> bool {
@@ -134,7 +139,6 @@ impl<V> Lot<V> {
             waker: Waker::new(poll.registry(), WAKER)?,
             grace: OnceLock::new(),
             closed: AtomicBool::new(false),
-            baton_waits: AtomicU64::new(0),
             looks: AtomicU64::new(0),
             pass,
             receive,
@@ -163,7 +167,7 @@ impl<V> Lot<V> {
         let watch = Watch::client(&connection, Wants::READABLE, deadline).idle();
         let visit = visit(connection);
         if !self.closed.load(Ordering::Acquire) {
-            self.deadlines.set(descriptor, deadline);
+            self.deadlines.set(descriptor, deadline, watch.kind);
             *slot = Some(Parked { visit, watch });
         }
         Ok(())
@@ -191,7 +195,7 @@ impl<V> Lot<V> {
         if watch.is_met(&self.hints) {
             return Err(Unparked::Ready(visit));
         }
-        self.deadlines.set(descriptor, watch.deadline);
+        self.deadlines.set(descriptor, watch.deadline, watch.kind);
         *slot = Some(Parked { visit, watch });
         Ok(())
     }
@@ -204,11 +208,12 @@ impl<V> Lot<V> {
 
     /// Waits for the baton, and holds it until the result is dropped. `None`: the lot is closed.
     pub fn lead(&self) -> Option<Lead<'_, V>> {
+        let mut waited_since = None;
         let baton = self.receive.try_recv().ok().or_else(|| {
-            self.baton_waits.fetch_add(1, Ordering::Relaxed);
+            waited_since = Some(Instant::now());
             self.receive.recv().ok()
         });
-        let lead = Lead { lot: self, baton };
+        let lead = Lead { lot: self, baton, waited_since, rest: None };
         if self.closed.load(Ordering::Acquire) { None } else { Some(lead) }
     }
 
@@ -227,7 +232,7 @@ impl<V> Lot<V> {
         self.take_all(|descriptor, parked| {
             if parked.watch.idle && has_grace(&parked.visit) {
                 parked.watch.deadline = parked.watch.deadline.min(grace);
-                self.deadlines.set(descriptor, parked.watch.deadline);
+                self.deadlines.set(descriptor, parked.watch.deadline, parked.watch.kind);
                 return false;
             }
             parked.watch.idle
@@ -268,12 +273,13 @@ impl<V> Lot<V> {
 
     /// How many visits are parked now.
     pub fn parked(&self) -> usize {
-        self.slots.iter_from(0).filter(|(_, slot)| slot.lock().is_some()).count()
+        self.census::<1>().iter().sum()
     }
 
-    /// How often a worker had to wait for the baton.
-    pub fn baton_waits(&self) -> u64 {
-        self.baton_waits.load(Ordering::Relaxed)
+    /// How many visits are parked now, by the kind of thing that they wait for ([`Watch::of_kind`]). Takes no lock: no
+    /// worker ever waits for whoever asks.
+    pub fn census<const KINDS: usize>(&self) -> [usize; KINDS] {
+        self.deadlines.census()
     }
 
     /// How often somebody has looked whether something is to be done: ten times a second at least, unless all workers
@@ -318,6 +324,18 @@ impl<V> Slot<V> {
 pub struct Lead<'l, V> {
     lot: &'l Lot<V>,
     baton: Option<Baton>,
+    /// Since when the baton was waited for, if it was not to be had at once.
+    waited_since: Option<Instant>,
+    rest: Option<Rest>,
+}
+
+/// What a worker did before it could go on: nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Rest {
+    /// Since when.
+    pub since: Instant,
+    /// How much of the time it waited for the baton, if it had to.
+    pub for_baton: Option<Duration>,
 }
 
 impl<V> Lead<'_, V> {
@@ -326,9 +344,13 @@ impl<V> Lead<'_, V> {
     pub fn wait(&mut self, ready: &mut Vec<Box<V>>) -> Option<Instant> {
         let lot = self.lot;
         let baton = self.baton.as_mut()?;
+        let began = Instant::now();
+        let waited_since = self.waited_since.take();
+        let for_baton = waited_since.map(|since| began.saturating_duration_since(since));
+        self.rest = Some(Rest { since: waited_since.unwrap_or(began), for_baton });
         let timeout = match baton.look_on_from {
             Some(_) => Duration::ZERO,
-            None => lot.deadlines.to_next_tick(Instant::now()),
+            None => lot.deadlines.to_next_tick(began),
         };
         match baton.poll.poll(&mut baton.events, Some(timeout)) {
             Ok(()) => {}
@@ -342,6 +364,14 @@ impl<V> Lead<'_, V> {
         let now = Instant::now();
         baton.look_for_expired(lot, now, ready);
         if lot.closed.load(Ordering::Acquire) && ready.is_empty() { None } else { Some(now) }
+    }
+}
+
+impl<V> Lead<'_, V> {
+    /// What came before the last [`Lead::wait`] returned. The clock is looked at for it only where it was anyway, or
+    /// where a wake-up by another worker costs a hundred times as much.
+    pub fn rest(&self) -> Option<Rest> {
+        self.rest
     }
 }
 

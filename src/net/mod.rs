@@ -39,7 +39,7 @@ pub use descriptors::{is_out_of_descriptors, is_shortage, raise_limit};
 pub use headcount::Headcount;
 pub use hints::Wants;
 pub use listener::{Bound, Handle, Listeners, Passed, bind};
-pub use lot::{Lead, Lot, Unparked, Watch};
+pub use lot::{Lead, Lot, Rest, Unparked, Watch};
 pub use network::Network;
 pub use observer::{Call, Observer};
 pub use probe::{Found, ProbeStopper, Probes};

@@ -1,0 +1,13 @@
+//! What has been counted, added up.
+//!
+//! Workers count into tallies of their own (`Tally`), the rooms below into plain numbers; nothing is added up before
+//! somebody asks. Log, metrics, JSON and page are made of the same outcomes and the same numbers, so they can't disagree.
+//!
+//! - `tally`: what one worker has counted, and the samples that it gives away;
+//! - `figures`: all of it, at one moment.
+
+mod figures;
+mod tally;
+
+pub use figures::{BackendFigures, Figures, QueueFigures, Sources, WorkerFigures};
+pub use tally::{Doing, Sample, Samples, Tally, WAITS, WaitsFor};
