@@ -6,6 +6,7 @@
 pub mod demo;
 pub mod server;
 pub mod notify;
+pub mod admin;
 pub mod workers;
 pub mod exchange;
 pub mod metrics;

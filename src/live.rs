@@ -10,7 +10,7 @@
 
 use crate::balance::{Backend, BackendSettings, Books, Member, Origin, Queue, Rotation};
 use crate::config::Config;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,19 +32,64 @@ pub struct Snapshot {
     pub config: Config,
     /// Whose turn it is.
     pub rotation: Rotation,
+    /// What was ordered since that was set.
+    orders: Orders,
 }
+
+/// By the name of a backend, or of all that its name comes to: whether it is to be drained, whatever the configuration
+/// says.
+type Orders = BTreeMap<String, bool>;
 
 /// The snapshot that holds now.
 pub struct Live {
     current: Mutex<Arc<Snapshot>>,
     version: AtomicU64,
-    /// Held by whoever makes a new snapshot out of the current one: of two at once, one would be lost.
+    /// Held by whoever makes a new snapshot out of the current one: of two at once, one would be lost. Never by a worker.
     changing: Mutex<()>,
     look_up: LookUp,
+    /// How often another configuration was offered.
+    pub reloads: Reloads,
     /// Who waits for a place at a backend, under whatever snapshot.
     pub queue: Arc<Queue>,
     /// What is counted of backends, under whatever snapshot.
     pub books: Arc<Books>,
+}
+
+/// How often another configuration was offered, and what came of it.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    done: AtomicU64,
+    refused: AtomicU64,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Reloads {
+    /// Counts one that holds now.
+    pub fn count_done(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Counts one that was refused, and remembers why.
+    pub fn count_refused(&self, why: &str) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+    }
+
+    /// How many hold or held.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// How many were refused.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Why the last one was refused, unless one has been taken since.
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// A snapshot at hand, and its number.
@@ -66,8 +111,17 @@ impl Live {
         let members: Vec<_> = config.backends.iter().flat_map(backends).collect();
         let rotation =
             Rotation::new(members, Arc::clone(&queue), &config.balance, config.passive_health, &config.retries);
-        let current = Mutex::new(Arc::new(Snapshot { config, rotation }));
-        Live { current, version: AtomicU64::new(0), changing: Mutex::default(), look_up, queue, books }
+        let orders = Orders::new();
+        let current = Mutex::new(Arc::new(Snapshot { config, rotation, orders }));
+        Live {
+            current,
+            version: AtomicU64::new(0),
+            changing: Mutex::default(),
+            look_up,
+            reloads: Reloads::default(),
+            queue,
+            books,
+        }
     }
 
     /// The snapshot that holds now.
@@ -81,14 +135,15 @@ impl Live {
         View { snapshot: Arc::clone(&current), version: self.version.load(Ordering::Acquire) }
     }
 
-    /// Puts a new snapshot in the place of the current one. Looks up the names of backends that are new.
+    /// Puts a new snapshot in the place of the current one. Looks up the names of backends that are new. What was ordered
+    /// before is forgotten: after a reload, what stands in the file holds.
     pub fn replace(&self, config: Config) {
         let _alone = lock(&self.changing);
         let old = self.current();
         let are_new = config.backends.iter().filter(|settings| addresses_in(&old, settings).is_empty());
         let found = find_all(are_new, &self.look_up);
         let addresses = |settings: &_| found_at(&found, settings).unwrap_or_else(|| addresses_in(&old, settings));
-        let new = self.put_in(config, &old, addresses);
+        let new = self.put_in(config, &old, Orders::new(), addresses);
         if !new.config.passive_health.enabled {
             for member in new.rotation.members() {
                 let health = &member.backend.health;
@@ -100,6 +155,33 @@ impl Live {
     /// Whether the name of some backend has no address yet.
     pub fn lacks_address(&self) -> bool {
         self.current().rotation.members().iter().any(|member| member.backend.address_count() == 0)
+    }
+
+    /// Drains the backend of this name, or makes it ready again, until another order or another configuration comes. Where
+    /// every address of a name is a backend, the name stands for all of them. `None`: there is no such backend; else
+    /// whether anything has changed.
+    pub fn order(&self, name: &str, drain: bool) -> Option<bool> {
+        let _alone = lock(&self.changing);
+        let old = self.current();
+        let members = old.rotation.members();
+        let entry = old.config.backends.iter().find(|settings| settings.name == name);
+        let is_meant = |member: &Member| {
+            *member.backend.name == *name || entry.is_some_and(|entry| member.backend.origin == entry.origin)
+        };
+        if !members.iter().any(is_meant) {
+            return None;
+        }
+        let changes = members.iter().any(|member| is_meant(member) && member.drain != drain);
+        if changes {
+            let mut orders = old.orders.clone();
+            members
+                .iter()
+                .filter(|member| is_meant(member))
+                .for_each(|member| _ = orders.remove(&*member.backend.name));
+            orders.insert(name.to_owned(), drain);
+            self.put_in(old.config.clone(), &old, orders, |settings| addresses_in(&old, settings));
+        }
+        Some(changes)
     }
 
     /// Asks where a name is. May take as long as a resolver does.
@@ -128,7 +210,7 @@ impl Live {
             return;
         }
         let addresses = |settings: &_| found_at(found, settings).unwrap_or_else(|| addresses_in(&old, settings));
-        let new = self.put_in(old.config.clone(), &old, addresses);
+        let new = self.put_in(old.config.clone(), &old, old.orders.clone(), addresses);
         for late in only_in(&new, &old) {
             // Behind a name, one that comes back often has another address than before: it is spared like one.
             late.health.joins_late(Instant::now());
@@ -144,13 +226,18 @@ impl Live {
         &self,
         config: Config,
         old: &Snapshot,
+        orders: Orders,
         addresses: impl Fn(&BackendSettings) -> Vec<SocketAddr>,
     ) -> Arc<Snapshot> {
         let backends =
             |settings| backends_of(settings, &addresses(settings), old.rotation.members(), &self.queue, &self.books);
-        let members: Vec<_> = config.backends.iter().flat_map(backends).collect();
+        let mut members: Vec<_> = config.backends.iter().flat_map(backends).collect();
+        for (backend, settings) in &mut members {
+            let order = orders.get(&*backend.name).or_else(|| orders.get(&settings.name));
+            settings.drain = order.copied().unwrap_or(settings.drain);
+        }
         let rotation = old.rotation.succeeded_by(members, &config.balance, config.passive_health, &config.retries);
-        let new = Arc::new(Snapshot { config, rotation });
+        let new = Arc::new(Snapshot { config, rotation, orders });
         let mut current = lock(&self.current);
         *current = Arc::clone(&new);
         self.version.fetch_add(1, Ordering::Release);

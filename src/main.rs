@@ -65,6 +65,7 @@ fn run(mut passed: Vec<Passed>, config: Config) -> Result<ExitCode, StartError> 
         notifier.ready();
     }
     notifier.stopping();
+    balancer.announce_drain();
     let delay = current.timeouts.drain_delay;
     let timeout = current.timeouts.drain;
     std::thread::spawn(move || {
@@ -85,11 +86,21 @@ fn run(mut passed: Vec<Passed>, config: Config) -> Result<ExitCode, StartError> 
 
 /// Lets a newer process take the listening sockets over: once it accepts, this one drains.
 fn offer(path: &Path, balancer: &Balancer) -> io::Result<Offer> {
-    let listeners = balancer.listeners();
+    let (listeners, admin) = (balancer.listeners(), balancer.admin_listener());
+    let taken = admin.clone();
     handover::offer(
         path,
-        move || listeners.sockets(),
-        || {
+        move || {
+            let mut sockets = listeners.sockets()?;
+            if let Some(admin) = &admin {
+                sockets.append(&mut admin.sockets()?);
+            }
+            Ok(sockets)
+        },
+        move || {
+            if let Some(admin) = &taken {
+                admin.stop(); // whoever asks from now on means the newer process
+            }
             log::info!("the listening sockets have been taken over");
             if let Err(error) = signal_hook::low_level::raise(SIGTERM) {
                 log::error!("this process could not be told to drain: {error}");
@@ -114,6 +125,7 @@ fn reload(balancer: &Balancer, current: &mut Config) {
             *current = new;
         }
         Err(error) => {
+            balancer.reload_refused(&error);
             log::error!("the old configuration is kept: the new one is refused");
             for line in error.lines() {
                 log::error!("{line}");

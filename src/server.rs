@@ -1,8 +1,10 @@
 //! Start everything; drain; stop.
 
+use crate::admin::Admin;
 use crate::balance::{Balance, Origin};
 use crate::config::{AccessLogFormat, Config, ListenerSettings};
 use crate::error::Reason;
+use crate::events::EventKind;
 use crate::exchange::{Client, Desk, Door, Shared};
 use crate::health::{Checker, Target};
 use crate::lines::{Lines, Place};
@@ -46,6 +48,7 @@ pub struct Balancer {
     checker: Option<Checker>,
     names: Option<Names>,
     workers: Vec<JoinHandle<()>>,
+    admin: Option<Admin>,
 }
 
 /// Why a balancer did not start.
@@ -125,12 +128,16 @@ impl Balancer {
     /// # Errors
     /// As for `start`.
     pub fn start_with(passed: Vec<Passed>, mut config: Config, look_up: LookUp) -> Result<Balancer, StartError> {
+        let (for_admin, passed): (Vec<_>, Vec<_>) =
+            passed.into_iter().partition(|passed| config.admin.listen == Some(passed.address));
         if config.listens_by_default() && !passed.is_empty() {
             config.listeners = passed.iter().map(|passed| passed.address.into()).collect();
         }
         let descriptors = net::raise_limit();
-        let bound =
-            net::bind(wanted(&config), passed).map_err(|(address, error)| StartError::Listen(address, error))?;
+        let listen = |(address, error)| StartError::Listen(address, error);
+        let admin = config.admin.listen.map(|address| net::bind([(address, ())], for_admin));
+        let admin = admin.transpose().map_err(listen)?;
+        let bound = net::bind(wanted(&config), passed).map_err(listen)?;
         let system = |what| move |error| StartError::System(what, error);
         let most = config.max_connections.unwrap_or(descriptors.saturating_sub(RESERVE)).max(1);
         let listeners = Listeners::new(bound).map_err(system("the listeners"))?;
@@ -160,6 +167,7 @@ impl Balancer {
             checker: None,
             names: None,
             workers: Vec::new(),
+            admin: None,
         };
         workers::start(&balancer.shared, &mut balancer.workers).map_err(system("a worker"))?;
         let shared = Arc::clone(&balancer.shared);
@@ -171,6 +179,14 @@ impl Balancer {
         let acceptor = std::thread::Builder::new().name("acceptor".to_owned());
         let acceptor = acceptor.spawn(move || accept(&shared, listeners, most)).map_err(system("the acceptor"))?;
         balancer.acceptor = Some(acceptor);
+        if let Some(bound) = admin {
+            let listeners = Listeners::new(bound).map_err(system("the admin listener"))?;
+            let admin = Admin::start(&balancer.shared, listeners).map_err(system("the admin listener"))?;
+            log::info!("the admin listener is at http://{}/", admin.address());
+            balancer.admin = Some(admin);
+        }
+        let events = &balancer.shared.live.books.events;
+        events.tell(EventKind::Started, format!("threadbare {} has started", env!("CARGO_PKG_VERSION")));
         log::debug!("{descriptors} descriptors allow {most} client connections");
         Ok(balancer)
     }
@@ -236,11 +252,41 @@ impl Balancer {
         }
         self.listeners.replace(wanted(&config)).map_err(|(address, error)| StartError::Listen(address, error))?;
         let restart = self.shared.live.current().config.needs_restart(&config);
-        self.shared.live.replace(config);
+        let live = &self.shared.live;
+        live.replace(config);
         for (log, file) in moves {
             log.write_to(file).map_err(|error| StartError::System("a log", error))?;
         }
+        live.reloads.count_done();
+        let backends = live.current().rotation.members().len();
+        live.books.events.tell(EventKind::Reloaded, format!("another configuration holds, with {backends} backends"));
         Ok(restart)
+    }
+
+    /// Takes note of a configuration that was offered and could not be taken, and why: for whoever watches.
+    pub fn reload_refused(&self, why: &str) {
+        let live = &self.shared.live;
+        live.reloads.count_refused(why);
+        let first = why.lines().next().unwrap_or_default();
+        live.books.events.tell(EventKind::ReloadRefused, format!("the old configuration is kept: {first}"));
+    }
+
+    /// Says that a drain is to come, to whoever asks whether requests should be sent here.
+    pub fn announce_drain(&self) {
+        if !self.shared.is_leaving.swap(true, Ordering::Relaxed) {
+            let text = "this process is about to end: requests should go elsewhere".to_owned();
+            self.shared.live.books.events.tell(EventKind::Drain, text);
+        }
+    }
+
+    /// Where the admin listener is, with the port that the system chose; none if it is off.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    /// The listening socket of the admin listener, to be handed over; none if it is off.
+    pub fn admin_listener(&self) -> Option<Handle<()>> {
+        self.admin.as_ref().map(Admin::listeners)
     }
 
     /// What has been counted so far, in short.
@@ -270,6 +316,7 @@ impl Balancer {
     /// Stops accepting, closes idle connections, finishes what is in flight, and stops. What is not finished after
     /// `timeout` is cut. Says whether everything was finished.
     pub fn drain(mut self, timeout: Duration) -> bool {
+        self.announce_drain();
         let deadline = Instant::now() + timeout;
         let grace = Instant::now() + GRACE;
         self.shared.lot.announce_drain(grace); // first, so that every answer from now on says that it closes
@@ -298,6 +345,7 @@ impl Balancer {
         for worker in self.workers.drain(..) {
             join(Some(worker));
         }
+        self.admin = None; // last: to the end it can be asked how far the end is
         for log in self.logs() {
             log.end(Instant::now() + LAST_LINES);
         }

@@ -156,6 +156,12 @@ via = false
 half_close = "answer"
 trusted_proxies = ["10.0.0.0/8"]
 
+[admin]
+listen = "10.0.0.1:9900"
+anywhere = true
+hosts = ["LB.example"]
+token = "0123456789abcdef"
+
 [log]
 level = "warn"
 access = "json"
@@ -214,6 +220,11 @@ fn every_key_of_the_file_is_taken() {
     assert_eq!(timeouts.map(|timeout| timeout.as_secs()), [1, 2, 3, 4, 5, 6, 7]);
     let timeouts = [t.spare, t.tunnel, t.queue, t.drain_delay, t.drain];
     assert_eq!(timeouts.map(|timeout| timeout.as_secs()), [8, 9, 10, 11, 12]);
+
+    let admin = &config.admin;
+    assert_eq!((admin.listen.unwrap().to_string(), admin.anywhere), ("10.0.0.1:9900".to_owned(), true));
+    assert_eq!(admin.hosts, ["lb.example"]);
+    assert!(admin.token.as_ref().unwrap().is(b"0123456789abcdef"));
 
     assert!(!config.via && !config.demo);
     assert_eq!((config.trusted_proxies.len(), config.log_level), (1, log::LevelFilter::Warn));
@@ -313,6 +324,11 @@ fn what_is_wrong_is_told_with_its_place() {
         ("[limits]\nhead_fields = 0", "2:15", &["1 - 1000"]),
         ("[timeouts]\nidle = \"0s\"", "2:8", &["1ms"]),
         ("[forwarding]\nhalf_close = \"maybe\"", "2:14", &["gone, answer"]),
+        ("[admin]\nlisten = \"localhost:9900\"", "2:10", &["localhost:9900", "IP:PORT"]),
+        ("[admin]\nlisten = \"0.0.0.0:9900\"", "2:10", &["from other machines", "127.0.0.1", "anywhere = true"]),
+        ("[admin]\nanywhere = \"yes\"", "2:12", &["can't be a string", "true or false"]),
+        ("[admin]\nhosts = [\"lb:9900\"]", "2:10", &["without a port"]),
+        ("[admin]\ntoken = \"secret\"", "2:9", &["at least 16", "${ADMIN_TOKEN}"]),
         ("[log]\nlevel = \"loud\"", "2:9", &["off, error, warn"]),
         ("[log]\naccess = \"xml\"", "2:10", &["off, text, combined, json"]),
         ("[log]\naccess_file = \"\"", "2:15", &["a file name"]),
@@ -485,7 +501,9 @@ fn what_check_shows_is_a_file_that_says_the_same() {
         let shown = check(file, flags);
         assert_eq!(check(&shown, &[]), shown);
         let debug = |config: Config| format!("{config:?}").split(", sources: ").next().unwrap().to_owned();
-        assert_eq!(debug(config(&shown, &[])), debug(config(file, flags)));
+        let secret = "token: Some(Token(not shown))";
+        assert!(!shown.contains("0123456789abcdef"), "the secret is shown: {shown}");
+        assert_eq!(debug(config(&shown, &[])), debug(config(file, flags)).replace(secret, "token: None"));
     });
     assert!(check(&strange, &[]).contains(r#"handover = "/a \"$${b}\\$${""#));
 }
@@ -618,7 +636,8 @@ fn some_keys_need_a_restart_and_the_others_do_not() {
     let plain = config(BACKEND, &["--workers", "2"]);
     assert!(plain.needs_restart(&plain).is_empty());
     let other = config(EVERYTHING, &[]);
-    assert_eq!(plain.needs_restart(&other), ["workers", "max_connections", "handover"]);
+    let restart = ["workers", "max_connections", "handover", "admin.listen", "admin.anywhere"];
+    assert_eq!(plain.needs_restart(&other), restart);
     let same_of_those = config(BACKEND, &["--workers", "2", "--via", "off", "--listen", "127.0.0.1:1", "127.0.0.1:2"]);
     assert!(plain.needs_restart(&same_of_those).is_empty());
 }
@@ -703,7 +722,8 @@ fn every_example_of_the_reference_is_taken_and_is_not_the_default() {
             _ => format!("{BACKEND}[{section}]\n{example}"),
         };
         let shown = check(&file, &[]);
-        assert!(shown.contains(&format!("\n{example}\n")) || shown.starts_with(&format!("{example}\n")), "{shown}");
+        let is_shown = shown.contains(&format!("\n{example}\n")) || shown.starts_with(&format!("{example}\n"));
+        assert_eq!(is_shown, row.path != "admin.token", "{shown}");
         assert_ne!(example.split_once(" = ").unwrap().1, row.default, "{}", row.path);
     });
 }
@@ -721,10 +741,10 @@ fn as_flags(flag: &str, value: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_key_has_a_flag_that_says_the_same_except_those_of_listeners_and_backends() {
+fn every_key_has_a_flag_that_says_the_same_except_a_secret_and_those_of_listeners_and_backends() {
     each(reference(), |row| {
         let (section, _) = row.path.rsplit_once('.').unwrap_or_default();
-        if ["listener", "backend"].contains(&section) {
+        if ["listener", "backend"].contains(&section) || row.path == "admin.token" {
             assert_eq!(row.flag, "", "{}", row.path);
             return;
         }

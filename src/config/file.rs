@@ -217,10 +217,9 @@ impl Reader<'_> {
             clear(into);
         }
         for Word { text, at } in self.words(key, value)? {
-            (key.read)(into, &text).map_err(|error| Flaw {
-                at,
-                what: format!("{text:?} is not possible for `{}`", key.path),
-                right: error,
+            (key.read)(into, &text).map_err(|error| {
+                let shown = if key.is_secret { "this".to_owned() } else { format!("{text:?}") };
+                Flaw { at, what: format!("{shown} is not possible for `{}`", key.path), right: error }
             })?;
         }
         self.places.push((key.path, value.span()));

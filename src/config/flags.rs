@@ -45,7 +45,7 @@ impl Flags {
 
     /// Lets the flags that were given override what stands there.
     pub(super) fn apply(&self, config: &mut Config) -> Result<(), clap::Error> {
-        for key in KEYS {
+        for key in KEYS.iter().filter(|key| !key.flag.is_empty()) {
             if self.matches.value_source(key.path).is_none_or(|source| source == ValueSource::DefaultValue) {
                 continue;
             }
@@ -90,7 +90,7 @@ Exit codes: 0 all was finished, 1 could not start, 2 a wrong flag or file, 3 som
     let command = Command::new("threadbare").version(env!("CARGO_PKG_VERSION")).max_term_width(100);
     let command = command.about(about).long_about(more).after_help(after).args(own());
     let defaults = Config::with_everything();
-    KEYS.iter().fold(command, |command, key| {
+    KEYS.iter().filter(|key| !key.flag.is_empty()).fold(command, |command, key| {
         let command = command.arg(flag(key, &defaults));
         if key.path == "health.path" { command.arg(health_tcp()) } else { command }
     })
@@ -150,6 +150,7 @@ fn flag(key: &'static Key<Config>, defaults: &Config) -> Arg {
 fn heading(key: &Key<Config>) -> &'static str {
     match key.section() {
         "log" => "What is told",
+        "admin" => "Seeing inside",
         "forwarding" => "Forwarding",
         "balance" => "Balancing",
         "passive_health" | "health" => "Health",

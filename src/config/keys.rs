@@ -2,6 +2,7 @@
 //! written. The flags, their help, the file, `--check` and the reload are made from these lines; the defaults are those
 //! of `Config::defaults`.
 
+use super::admin::{host, token as admin_token};
 use super::values::{
     address, choice, choices, field_count, hash_key, head_size, level, name, number, on_or_off, path, policies, policy,
     show_choice, show_hash_key, show_policy, show_size, show_statuses, show_switch, show_time, size, state, states,
@@ -22,6 +23,8 @@ pub(super) struct Key<T> {
     /// What stands for the default where none can be written down.
     pub(super) unset: Option<&'static str>,
     pub(super) needs_restart: bool,
+    /// Its value is shown to nobody.
+    pub(super) is_secret: bool,
     /// Empties a list before its first item is read.
     pub(super) clear: Option<fn(&mut T)>,
     /// Takes a value, or one more item of a list.
@@ -98,6 +101,10 @@ impl<T> Key<T> {
         Key { needs_restart: true, ..self }
     }
 
+    const fn secret(self) -> Key<T> {
+        Key { is_secret: true, ..self }
+    }
+
     const fn list(self, clear: fn(&mut T)) -> Key<T> {
         Key { clear: Some(clear), ..self }
     }
@@ -111,7 +118,7 @@ const fn key<T>(
     read: fn(&mut T, &str) -> Result<(), String>,
     show: fn(&T) -> Vec<String>,
 ) -> Key<T> {
-    Key { path, flag, shape, about, unset: None, needs_restart: false, clear: None, read, show }
+    Key { path, flag, shape, about, unset: None, needs_restart: false, is_secret: false, clear: None, read, show }
 }
 
 /// No upper end.
@@ -136,6 +143,22 @@ pub(super) const KEYS: &[Key<Config>] = &[
         |c, t| put_some(&mut c.handover, file_name(t).map(Into::into)),
         |c| perhaps(c.handover.as_ref().map(|path| path.display())))
         .unset("none").needs_restart(),
+    key::<Config>("admin.listen", "admin", Shape::Text("ADDR:PORT"),
+        "Where the admin listener serves its page, numbers and health; it is off if not given",
+        |c, t| put_some(&mut c.admin.listen, address(t)), |c| perhaps(c.admin.listen))
+        .unset("off").needs_restart(),
+    key::<Config>("admin.anywhere", "admin-anywhere", Shape::Switch,
+        "Let the admin listener have an address that other machines can reach",
+        |c, t| put(&mut c.admin.anywhere, switch(t)), |c| one(show_switch(c.admin.anywhere)))
+        .needs_restart(),
+    key::<Config>("admin.hosts", "admin-host", Shape::Texts("NAME"),
+        "A name, beside localhost, by which the admin listener may be asked for. May be given more than once",
+        |c, t| add(&mut c.admin.hosts, host(t)), |c| all(&c.admin.hosts))
+        .list(|c| c.admin.hosts.clear()),
+    // No flag: whoever lists the processes sees all flags.
+    key::<Config>("admin.token", "", Shape::Text("TOKEN"), "What whoever drains a backend must know",
+        |c, t| put_some(&mut c.admin.token, admin_token(t)), |_| Vec::new())
+        .unset("none (and never shown)").secret(),
     key::<Config>("log.access", "access-log", Shape::Choice("ACCESS_LOG", choices::<AccessLogFormat>),
         "A line for each exchange",
         |c, t| put(&mut c.access_log.format, choice(t)), |c| one(show_choice(&c.access_log.format))),

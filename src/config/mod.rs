@@ -1,6 +1,7 @@
 //! A file and flags to a validated, immutable `Config`.
 //!
 //! - `keys`: every key, a line each, from which everything else is made;
+//! - `admin`: what is said of the admin listener;
 //! - `values`: single values as people write them;
 //! - `file`: the configuration file, with the place of everything that is wrong in it;
 //! - `logs`: which exchanges are told of, how, and where;
@@ -9,6 +10,7 @@
 //!
 //! Defaults stand here and in the settings of the rooms below, in `Config::defaults` and the `Default`s that it calls.
 
+mod admin;
 mod keys;
 mod values;
 mod file;
@@ -22,6 +24,7 @@ use crate::addresses::Rate;
 use crate::balance::{ActiveHealth, BackendSettings, BalanceSettings, Origin, PassiveHealth, RetrySettings};
 use crate::http;
 use crate::net::Network;
+pub use admin::{AdminSettings, Token};
 use clap::ValueEnum;
 use file::File;
 use flags::Flags;
@@ -81,6 +84,8 @@ pub struct Config {
     pub load: Load,
     /// The Unix socket over which a newer process takes the listening sockets over. Default: none.
     pub handover: Option<PathBuf>,
+    /// Where it is watched from.
+    pub admin: AdminSettings,
     /// What it was made of, to be read again.
     sources: Arc<Sources>,
 }
@@ -289,6 +294,7 @@ impl Config {
         flags.apply(&mut config)?;
         config.take_places(&flags, file.is_some())?;
         config.check_ejections(file.as_ref())?;
+        config.check_admin(file.as_ref())?;
         if flags.check {
             return Err(ConfigError(Why::Shown(show::show(&config))));
         }
@@ -351,6 +357,7 @@ impl Config {
             retries: RetrySettings::default(),
             load: Load::default(),
             handover: None,
+            admin: AdminSettings::default(),
             sources: Arc::default(),
         }
     }
@@ -388,7 +395,25 @@ impl Config {
         Ok(())
     }
 
-    /// The one thing that two keys can only get wrong together.
+    /// Whoever reaches the admin listener sees the addresses of all backends: that is not to happen by mistake.
+    fn check_admin(&self, file: Option<&File>) -> Result<(), ConfigError> {
+        let Some(address) = self.admin.listen.filter(|address| !address.ip().is_loopback()) else { return Ok(()) };
+        if self.admin.anywhere {
+            return Ok(());
+        }
+        let what = format!("the admin listener at {address} could be reached from other machines");
+        let right = "listen at 127.0.0.1 or [::1], or say `anywhere = true` too";
+        let place = file.and_then(|file| file.complaint_about("admin.listen", &what, right));
+        Err(match place {
+            Some(complaint) => complaint.into(),
+            None => {
+                let right = "listen at 127.0.0.1 or [::1], or say --admin-anywhere on too";
+                flags::complaint(&format!("--admin {address}: {what}; {right}")).into()
+            }
+        })
+    }
+
+    /// Two keys that can only be wrong together.
     fn check_ejections(&self, file: Option<&File>) -> Result<(), ConfigError> {
         let (shortest, longest) = (self.passive_health.shortest_ejection, self.passive_health.longest_ejection);
         if shortest <= longest {

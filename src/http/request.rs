@@ -197,6 +197,11 @@ impl<'t, 'b> Request<'t, 'b> {
         self.target.path
     }
 
+    /// The host and port that it is for: of an absolute target, else of the Host field.
+    pub fn authority(&self) -> Option<&'b str> {
+        self.authority
+    }
+
     /// The protocols that the Upgrade fields offer, `h2c` taken off the list.
     pub fn offered_protocols(&self) -> impl Iterator<Item = &'b str> {
         let upgrades = self.fields.iter().filter(|field| fields::recognise(field.name) == Name::Upgrade);

@@ -74,6 +74,14 @@ fn listen(socket: TcpListener) -> io::Result<TcpListener> {
     Ok(socket)
 }
 
+/// Lets the kernel keep about so many bytes for a peer that does not read.
+///
+/// # Errors
+/// The kernel's.
+pub fn limit_send_buffer(connection: &std::net::TcpStream, bytes: usize) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_socket_send_buffer_size(connection, bytes)?)
+}
+
 impl<L> Bound<L> {
     /// The addresses in use, with the ports that the system chose.
     ///

@@ -38,7 +38,7 @@ pub use connection::{Caller, Connection, Glance};
 pub use descriptors::{is_out_of_descriptors, is_shortage, raise_limit};
 pub use headcount::Headcount;
 pub use hints::Wants;
-pub use listener::{Bound, Handle, Listeners, Passed, bind};
+pub use listener::{Bound, Handle, Listeners, Passed, bind, limit_send_buffer};
 pub use lot::{Lead, Lot, Rest, Unparked, Watch};
 pub use network::Network;
 pub use observer::{Call, Observer};

@@ -1,0 +1,238 @@
+//! One connection: a head is read, judged and answered, and that is all.
+
+use super::answer::{Answer, Kind};
+use super::guard::{self, Wish};
+use super::{House, VIEWERS, page, stats};
+use crate::error::Fault;
+use crate::events::EventKind;
+use crate::http::{FieldTable, Flaw, HeadScan, Limits, Request, refuse_early};
+use crate::net;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Little is asked for here.
+const LIMITS: Limits = Limits { head_bytes: 8 * 1024, target_bytes: 1024, fields: 64 };
+
+/// A head, from the beginning of the connection to its last byte.
+const HEAD_TIME: Duration = Duration::from_secs(5);
+
+/// An answer, from its first byte to its last.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+/// One set of numbers, to a viewer: whoever takes longer does not look.
+const FRAME_TIME: Duration = Duration::from_secs(1);
+
+/// The close, after the answer, for what the client is still sending.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// What the kernel may keep for a viewer that does not read, about.
+const UNREAD: usize = 32 * 1024;
+
+/// A visit.
+pub(super) struct Visit {
+    house: Arc<House>,
+    connection: TcpStream,
+    number: u64,
+    is_viewer: bool,
+}
+
+/// Why there is no head.
+enum Missing {
+    Flawed(Flaw),
+    Late,
+    Gone,
+}
+
+impl Visit {
+    /// A visitor has come.
+    pub(super) fn new(house: &Arc<House>, connection: TcpStream, number: u64) -> io::Result<Visit> {
+        house.connections().insert(number, connection.try_clone()?);
+        house.visits.enter();
+        Ok(Visit { house: Arc::clone(house), connection, number, is_viewer: false })
+    }
+
+    /// Answers, and ends.
+    pub(super) fn serve(mut self) {
+        let answered = match self.head() {
+            Ok((head, scan)) => self.answer(&head, &scan),
+            Err(Missing::Flawed(flaw)) => self.say(&refusal(flaw), true),
+            Err(Missing::Late) => self.say(&Answer::line(408, "408: the head took too long"), true),
+            Err(Missing::Gone) => return,
+        };
+        if answered.is_ok() {
+            self.linger();
+        }
+    }
+
+    fn head(&mut self) -> Result<(Vec<u8>, HeadScan), Missing> {
+        let deadline = Instant::now() + HEAD_TIME;
+        let mut scan = HeadScan::of_request();
+        let mut head = Vec::new();
+        let mut buffer = [0; 2048];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(if head.is_empty() { Missing::Gone } else { Missing::Late });
+            }
+            self.connection.set_read_timeout(Some(left)).map_err(|_| Missing::Gone)?;
+            match self.connection.read(&mut buffer) {
+                Ok(0) => return Err(Missing::Gone),
+                Ok(n) => head.extend_from_slice(&buffer[..n]),
+                Err(error) if is_late(&error) || error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => return Err(Missing::Gone),
+            }
+            match scan.advance(&head) {
+                Ok(Some(end)) => {
+                    head.truncate(end); // what is behind it is not looked at: one request a connection, and no body
+                    return Ok((head, scan));
+                }
+                Ok(None) => refuse_early(&head, &scan, LIMITS).map_err(Missing::Flawed)?,
+                Err(flaw) => return Err(Missing::Flawed(flaw)),
+            }
+        }
+    }
+
+    fn answer(&mut self, head: &[u8], scan: &HeadScan) -> io::Result<()> {
+        let mut table = FieldTable::default();
+        let request = match Request::read(head, scan, &mut table, LIMITS) {
+            Ok(request) => request,
+            Err(flaw) => return self.say(&refusal(flaw), !head.starts_with(b"HEAD ")),
+        };
+        let with_body = request.method != "HEAD";
+        let snapshot = self.house.snapshot();
+        let wish = match guard::judge(&request, &snapshot.config.admin) {
+            Ok(wish) => wish,
+            Err(refusal) => return self.say(&refusal, with_body),
+        };
+        let answer = match wish {
+            Wish::Events if with_body => return self.watch(),
+            Wish::Events => Answer::new(200, Kind::Events, ""),
+            Wish::Page => Answer::new(200, Kind::Html, self.house.view(page::write)),
+            Wish::Alive => match self.house.is_alive() {
+                true => Answer::line(200, "alive"),
+                false => Answer::line(503, "503: no worker has looked for work for a while"),
+            },
+            Wish::Ready => match self.house.unready() {
+                None => Answer::line(200, "ready"),
+                Some(why) => Answer::line(503, &format!("503: {why}")),
+            },
+            Wish::Stats => {
+                self.house.board.note_interest();
+                Answer::new(200, Kind::Json, self.house.view(stats::write))
+            }
+            Wish::Order { name, drain } => self.order(&name, drain),
+        };
+        self.say(&answer, with_body)
+    }
+
+    fn order(&self, name: &str, drain: bool) -> Answer {
+        let live = &self.house.shared.live;
+        let word = if drain { "drain" } else { "ready" };
+        match live.order(name, drain) {
+            None => Answer::line(404, &format!("404: there is no backend {name:?}")),
+            Some(false) => Answer::line(200, &format!("{name}: {word}, as before")),
+            Some(true) => {
+                let text = match drain {
+                    true => format!("{name} is drained by order: it gets nothing new, until an order or a reload"),
+                    false => format!("{name} is made ready by order, until an order or a reload"),
+                };
+                log::info!("backend {text}");
+                live.books.events.tell(EventKind::Drain, text);
+                Answer::line(200, &format!("{name}: {word}"))
+            }
+        }
+    }
+
+    /// The event stream, to the end of either side.
+    fn watch(&mut self) -> io::Result<()> {
+        if !self.become_viewer() {
+            let full = format!("503: {VIEWERS} are watching already, and no more may");
+            return self.say(&Answer::line(503, &full).with("Retry-After", "5"), true);
+        }
+        net::limit_send_buffer(&self.connection, UNREAD)?;
+        let head = Answer::new(200, Kind::Events, "").head(page::POLICY);
+        self.write(&[head.as_bytes(), b"retry: 1000\n\n"].concat(), FRAME_TIME)?;
+        let mut seen = self.house.board.frame();
+        while let Some((number, frame)) = self.house.board.next_frame(seen) {
+            seen = number;
+            self.write(frame.as_bytes(), FRAME_TIME)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the ordinary visits for the viewers, if there is a place among them.
+    fn become_viewer(&mut self) -> bool {
+        let one_at_a_time = self.house.connections(); // two can't both take the last place
+        if self.house.viewers.count() >= VIEWERS {
+            return false;
+        }
+        self.house.viewers.enter();
+        self.house.visits.leave();
+        drop(one_at_a_time);
+        self.is_viewer = true;
+        true
+    }
+
+    fn say(&mut self, answer: &Answer, with_body: bool) -> io::Result<()> {
+        let mut bytes = answer.head(page::POLICY).into_bytes();
+        if with_body {
+            bytes.extend_from_slice(answer.body.as_bytes());
+        }
+        self.write(&bytes, ANSWER_TIME)
+    }
+
+    /// Writes all of it within this time, or fails.
+    fn write(&mut self, mut bytes: &[u8], time: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + time;
+        while !bytes.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            self.connection.set_write_timeout(Some(left))?;
+            match self.connection.write(bytes) {
+                Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+                Err(error) if is_late(&error) || error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// A close with unread bytes would be a reset, and overtake the answer.
+    fn linger(&mut self) {
+        let deadline = Instant::now() + LINGER;
+        let mut buffer = [0; 2048];
+        if self.connection.shutdown(Shutdown::Write).is_err() {
+            return;
+        }
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.connection.set_read_timeout(Some(left)).is_err() {
+                return;
+            }
+            match self.connection.read(&mut buffer) {
+                Ok(n) if n > 0 => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.house.connections().remove(&self.number);
+        if self.is_viewer { &self.house.viewers } else { &self.house.visits }.leave();
+    }
+}
+
+fn refusal(flaw: Flaw) -> Answer {
+    let status = Fault::of_request(flaw).reason.status();
+    Answer::line(status, &format!("{status}: {}", flaw.text()))
+}
+
+fn is_late(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::WouldBlock || error.kind() == ErrorKind::TimedOut
+}
