@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// The ports of the demonstration's backends.
 pub const PORTS: [u16; 2] = [8081, 8082];
 
+/// Where the demonstration can be seen into.
+pub const ADMIN_PORT: u16 = 9900;
+
 /// The longest that a backend can be told to take for an answer, or to stay dead.
 const LONGEST: Duration = Duration::from_secs(60);
 

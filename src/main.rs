@@ -3,6 +3,7 @@
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{self, IsTerminal, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use threadbare::balance::BackendSettings;
@@ -50,6 +51,9 @@ fn run(mut passed: Vec<Passed>, config: Config) -> Result<ExitCode, StartError> 
     let offer = current.handover.as_ref().map(|path| offer(path, &balancer));
     let _offer = offer.transpose().map_err(system("the hand-over"))?;
     greet(&balancer, is_demo);
+    if is_demo && balancer.admin_address().is_none() {
+        log::warn!("port {} is not free, so there is no page to look inside", demo::ADMIN_PORT);
+    }
     notifier.ready();
     let _watchdog = notifier.watchdog(balancer.is_alive()).map_err(system("the watchdog"))?;
 
@@ -139,19 +143,32 @@ fn start_demo(mut config: Config) -> Result<Balancer, StartError> {
     let backends = DemoBackend::bind(&demo::PORTS).map_err(|(address, error)| StartError::Listen(address, error))?;
     config.backends =
         backends.iter().filter_map(|backend| backend.url().parse().ok().map(BackendSettings::at)).collect();
-    let balancer = Balancer::start(config)?;
+    // Nice to have, and no reason to show nothing at all.
+    let page = SocketAddr::from((Ipv4Addr::LOCALHOST, demo::ADMIN_PORT));
+    let is_asked_for = config.admin.listen.is_some();
+    config.admin.listen = config.admin.listen.or(Some(page));
+    let balancer = match Balancer::start(config.clone()) {
+        Err(StartError::Listen(address, _)) if address == page && !is_asked_for => {
+            config.admin.listen = None;
+            Balancer::start(config)?
+        }
+        started => started?,
+    };
     for backend in backends {
         backend.serve().map_err(|error| StartError::System("a backend of the demonstration", error))?;
     }
     Ok(balancer)
 }
 
-/// A few lines for a person at a terminal; one in the log for everybody else.
+/// A few lines for a person at a terminal; one or two in the log for everybody else.
 fn greet(balancer: &Balancer, is_demo: bool) {
     let addresses: Vec<String> = balancer.addresses().iter().map(|address| format!("http://{address}/")).collect();
     let addresses = addresses.join(" ");
     if !io::stdout().is_terminal() {
         log::info!("listening on {addresses}");
+        if let Some(address) = balancer.admin_address() {
+            log::info!("the admin listener is at http://{address}/");
+        }
         return;
     }
     let mut text = format!("threadbare listens on {addresses}\n");
@@ -159,8 +176,13 @@ fn greet(balancer: &Balancer, is_demo: bool) {
         let [first, second] = demo::PORTS;
         text += &format!("and two backends of its own answer on ports {first} and {second}.\n\n");
         text += &format!("Try this twice:     curl http://{}/\n", balancer.address());
+        if let Some(address) = balancer.admin_address() {
+            text += &format!("See what it does:   http://{address}/\n");
+        }
         text += "Your own backends:  threadbare 127.0.0.1:3000 127.0.0.1:3001\n";
         text += "Everything else:    threadbare --help\n";
+    } else if let Some(address) = balancer.admin_address() {
+        text += &format!("and shows what it does at http://{address}/\n");
     }
     text += "Ctrl-C finishes what is in flight and ends it.\n\n";
     let _nobody_reads = io::stdout().write_all(text.as_bytes());

@@ -127,9 +127,10 @@ impl Balancer {
     ///
     /// # Errors
     /// As for `start`.
-    pub fn start_with(passed: Vec<Passed>, mut config: Config, look_up: LookUp) -> Result<Balancer, StartError> {
-        let (for_admin, passed): (Vec<_>, Vec<_>) =
-            passed.into_iter().partition(|passed| config.admin.listen == Some(passed.address));
+    pub fn start_with(mut passed: Vec<Passed>, mut config: Config, look_up: LookUp) -> Result<Balancer, StartError> {
+        // Of two that were opened for the same address (port 0), the last: it is told of behind the others.
+        let for_admin = passed.iter().rposition(|passed| config.admin.listen == Some(passed.address));
+        let for_admin: Vec<Passed> = for_admin.map(|nth| passed.remove(nth)).into_iter().collect();
         if config.listens_by_default() && !passed.is_empty() {
             config.listeners = passed.iter().map(|passed| passed.address.into()).collect();
         }
@@ -182,7 +183,6 @@ impl Balancer {
         if let Some(bound) = admin {
             let listeners = Listeners::new(bound).map_err(system("the admin listener"))?;
             let admin = Admin::start(&balancer.shared, listeners).map_err(system("the admin listener"))?;
-            log::info!("the admin listener is at http://{}/", admin.address());
             balancer.admin = Some(admin);
         }
         let events = &balancer.shared.live.books.events;

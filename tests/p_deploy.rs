@@ -168,7 +168,13 @@ fn the_pieces_of_the_kubernetes_page_fit_one_another() {
     let port = value(deployment, "containerPort");
     assert_eq!(value(settings, "address"), format!("0.0.0.0:{port}"), "it listens elsewhere than on {port}");
     assert_eq!(value(service, "targetPort"), "http");
-    assert_eq!(deployment.matches("tcpSocket:\n              port: http\n").count(), 2);
+    for path in ["/healthz", "/readyz"] {
+        let probe = format!("httpGet:\n              path: {path}\n              port: admin\n");
+        assert_eq!(deployment.matches(&probe).count(), 1, "no probe of {path}");
+        assert!(text("docs/METRICS.md").contains(&format!("| `{path}` |")), "{path} is nothing that it tells");
+    }
+    let admin_port = deployment.split("- name: admin\n").nth(1).map(|rest| value(rest, "containerPort"));
+    assert_eq!(value(settings, "listen"), format!("0.0.0.0:{}", admin_port.unwrap()));
     for document in &documents {
         assert_eq!(value(document, "app.kubernetes.io/name"), "threadbare");
         assert!(!document.contains('\t'));

@@ -2,10 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
 
+#[path = "support/program.rs"]
+mod program;
 mod support;
 
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use program::Program;
 use serde_json::Value;
 use support::{Backend, Client, End, Gate, Response, balancer, each, eventually};
 use threadbare::Balancer;
@@ -289,4 +294,203 @@ fn it_is_not_ready_while_it_drains_or_has_no_backend_and_answers_to_the_end() {
     assert_eq!(serve(&alone, GET), 502);
     let unready = get(&alone, "/readyz");
     assert_eq!((unready.status, unready.text().contains("no backend is up")), (503, true), "{unready:?}");
+}
+
+const TOKEN: &str = "0123456789abcdef";
+
+/// A balancer with two named backends, from a file that knows a token.
+struct Named {
+    balancer: Balancer,
+    config: threadbare::Config,
+    path: std::path::PathBuf,
+}
+
+impl Named {
+    fn start(name: &str, backends: [&Backend; 2], token: &str) -> Named {
+        let path = std::env::temp_dir().join(format!("threadbare-{name}-{}.toml", std::process::id()));
+        let rows = backends.iter().zip(["a", "b/c"]);
+        let rows: String = rows
+            .map(|(backend, name)| format!("[[backend]]\nurl = \"{}\"\nname = \"{name}\"\n", backend.url()))
+            .collect();
+        std::fs::write(&path, format!("{rows}[admin]\nlisten = \"127.0.0.1:0\"\n{token}\n")).unwrap();
+        let flags = ["--config", path.to_str().unwrap(), "--listen", "127.0.0.1:0", "--access-log", "off"];
+        let config = threadbare::Config::from_args(flags).unwrap();
+        Named { balancer: Balancer::start(config.clone()).unwrap(), config, path }
+    }
+
+    fn order(&self, order: &str, fields: &str) -> Response {
+        ask(&self.balancer, &format!("POST /backends/{order} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"))
+    }
+
+    fn states(&self) -> Vec<String> {
+        let stats = stats(&self.balancer);
+        let rows = stats["backends"].as_array().unwrap();
+        rows.iter().map(|row| row["state"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_file(&self.path);
+    }
+}
+
+#[test]
+fn an_order_takes_the_token_and_nothing_else_will_do() {
+    let backends = [Backend::answering(OK), Backend::answering(OK)];
+    let named = Named::start("token", backends.each_ref(), &format!("token = \"{TOKEN}\""));
+    let rows: &[(&str, &str, u16, &str)] = &[
+        ("a/drain", "", 401, "Bearer TOKEN"),
+        ("a/drain", "Authorization: Basic MDEyMzQ1Njc4OWFiY2RlZg==\r\n", 401, "Bearer TOKEN"),
+        ("a/drain", "Authorization: Bearer\r\n", 401, "Bearer TOKEN"),
+        ("a/drain", "Authorization: Bearer 0123456789abcdeg\r\n", 403, "not the token"),
+        ("a/drain", "Authorization: Bearer 0123456789abcde\r\n", 403, "not the token"),
+        ("a/drain", "Authorization: Bearer 0123456789abcdef0\r\n", 403, "not the token"),
+        ("a/drain", "Authorization: Bearer 0123456789abcdef\r\nOrigin: http://localhost\r\n", 403, "from a web page"),
+        ("a/drain", "Authorization: Bearer 0123456789abcdef\r\nContent-Length: 1\r\n", 413, "no"),
+        ("x/drain", "Authorization: Bearer 0123456789abcdef\r\n", 404, "no backend \"x\""),
+        ("a/kill", "Authorization: Bearer 0123456789abcdef\r\n", 404, "/backends/NAME/drain or ready"),
+    ];
+    each(rows, |(order, fields, status, words)| {
+        let answer = named.order(order, fields);
+        assert_eq!(answer.status, *status, "{answer:?}");
+        assert!(answer.text().contains(words), "no {words:?} in {answer:?}");
+        assert_eq!(answer.head.get("WWW-Authenticate").is_some(), *status == 401, "{answer:?}");
+    });
+    assert_eq!(named.states(), ["up", "up"]);
+    let without = Named::start("no-token", backends.each_ref(), "");
+    let refused = without.order("a/drain", "Authorization: Bearer 0123456789abcdef\r\n");
+    assert_eq!((refused.status, refused.text().contains("no admin.token")), (403, true), "{refused:?}");
+}
+
+#[test]
+fn what_is_ordered_holds_at_once_and_until_the_next_reload() {
+    let backends = [Backend::answering(OK), Backend::answering(OK)];
+    let named = Named::start("order", backends.each_ref(), &format!("token = \"{TOKEN}\""));
+    let token = format!("Authorization: bearer {TOKEN}\r\n");
+    let asked = || backends.each_ref().map(|backend| backend.requests().len());
+    let serve_eight = || {
+        let before = asked();
+        (0..8).for_each(|_| assert_eq!(serve(&named.balancer, GET), 200));
+        let after = asked();
+        [after[0] - before[0], after[1] - before[1]]
+    };
+    assert_eq!(serve_eight(), [4, 4]);
+    assert_eq!(named.order("b%2Fc/drain", &token).text(), "b/c: drain\n");
+    assert_eq!(serve_eight(), [8, 0]);
+    assert_eq!(named.states(), ["up", "drain"]);
+    assert_eq!(named.order("b/c/drain", &token).text(), "b/c: drain, as before\n");
+    assert_eq!(named.order("b/c/ready", &token).text(), "b/c: ready\n");
+    assert_eq!(serve_eight(), [4, 4]);
+    named.order("a/drain", &token);
+    assert_eq!(serve_eight(), [0, 8]);
+    named.balancer.reload(named.config.reload().unwrap()).unwrap();
+    assert_eq!(named.states(), ["up", "up"], "the file says so");
+    assert_eq!(serve_eight(), [4, 4]);
+    let stats = stats(&named.balancer);
+    let told: Vec<&str> =
+        stats["events"].as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
+    assert_eq!(told, ["started", "drain", "drain", "drain", "reloaded"]);
+    assert_eq!(stats["reloads"], serde_json::json!({"done": 1, "refused": 0, "last_error": null}));
+    named.balancer.reload_refused("what is wrong\nand where");
+    let reloads = &self::stats(&named.balancer)["reloads"];
+    assert_eq!(*reloads, serde_json::json!({"done": 1, "refused": 1, "last_error": "what is wrong\nand where"}));
+}
+
+/// A viewer that never reads, behind as small a buffer as the kernel gives.
+fn stuck_viewer(address: SocketAddr) -> TcpStream {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 1).unwrap();
+    rustix::net::connect(&socket, &address).unwrap();
+    let mut viewer = TcpStream::from(socket);
+    viewer.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    viewer
+}
+
+/// Ends what looks at this, also where the test fails.
+struct EndOf<'a>(&'a AtomicBool);
+
+impl Drop for EndOf<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn nobody_who_asks_holds_a_request_up_and_who_does_not_read_is_dropped() {
+    // With so many backends a few sets of numbers fill every buffer.
+    let backend = Backend::answering(OK);
+    let mut urls = vec![backend.url()];
+    urls.extend((0..40).map(|nth| format!("{}/{nth}", backend.url())));
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let balancer = glass(&urls, &["--workers", "2"]);
+    let viewers: Vec<TcpStream> = (0..8).map(|_| stuck_viewer(admin(&balancer))).collect();
+    eventually(|| stats(&balancer)["viewers"] == 8, "all of them watch");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let end = EndOf(&is_over);
+        for path in ["/metrics", "/stats.json", "/", "/readyz"] {
+            let (balancer, is_over) = (&balancer, &is_over);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert_eq!(get(balancer, path).status, 200);
+                }
+            });
+        }
+        let mut client = Client::connect(balancer.address());
+        for _ in 0..1000 {
+            client.send(GET.as_bytes());
+            assert_eq!(client.read_response("GET").status, 200);
+        }
+        drop(end);
+    });
+    eventually(|| stats(&balancer)["viewers"] == 0, "nobody who does not read is a viewer for long");
+    drop(viewers);
+
+    // Now nobody gets through to the admin listener at all: every place is taken by half a head.
+    let mut half: Vec<Client> = (0..16).map(|_| Client::connect(admin(&balancer))).collect();
+    half.iter_mut().for_each(|client| client.send(b"GET /healthz HTTP/1.1\r\n"));
+    let mut waiting = Client::connect(admin(&balancer));
+    waiting.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut client = Client::connect(balancer.address());
+    for _ in 0..200 {
+        client.send(GET.as_bytes());
+        assert_eq!(client.read_response("GET").status, 200);
+    }
+    half.truncate(8);
+    assert_eq!(waiting.read_response("GET").status, 200, "as soon as there is a place");
+}
+
+#[test]
+fn a_newer_process_takes_the_admin_listener_over_too() {
+    let backend = Backend::answering(OK);
+    let socket = std::env::temp_dir().join(format!("threadbare-admin-{}.sock", std::process::id()));
+    let [listen, page] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], program::free_port())).to_string());
+    let flags = ["--listen", &listen, "--admin", &page, "--handover", socket.to_str().unwrap(), &backend.url()];
+    let mut old = Program::listening(program::command().args(flags));
+    let new = Program::listening(program::command().args(flags));
+    assert_eq!(old.exit_code(), 0, "it has drained");
+    let mut client = Client::connect(page.parse().unwrap());
+    client.send(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(client.read_response("GET").status, 200, "the new one is not draining");
+    drop(new);
+    let _gone = std::fs::remove_file(&socket);
+}
+
+#[test]
+fn an_address_that_others_can_reach_is_refused_unless_it_is_meant() {
+    let refused = program::run(&["--admin", "0.0.0.0:0", "127.0.0.1:9"]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    for words in ["--admin 0.0.0.0:0", "from other machines", "127.0.0.1", "--admin-anywhere on"] {
+        assert!(said.contains(words), "no {words:?} in {said}");
+    }
+    let backend = Backend::answering(OK);
+    let balancer = balancer(&[&backend.url()], &["--admin", "0.0.0.0:0", "--admin-anywhere", "on"]);
+    assert!(balancer.admin_address().unwrap().ip().is_unspecified());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = program::run(&["--listen", "127.0.0.1:0", "--admin", &address, "127.0.0.1:9"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), said.contains(&format!("can't listen on {address}"))), (Some(1), true), "{said}");
 }

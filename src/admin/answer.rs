@@ -20,6 +20,8 @@ pub(super) enum Kind {
     Text,
     Html,
     Json,
+    /// What Prometheus reads.
+    Metrics,
     /// Server-sent events: a body that ends with the connection.
     Events,
 }
@@ -30,6 +32,7 @@ impl Kind {
             Kind::Text => "text/plain; charset=utf-8",
             Kind::Html => "text/html; charset=utf-8",
             Kind::Json => "application/json",
+            Kind::Metrics => "text/plain; version=0.0.4; charset=utf-8",
             Kind::Events => "text/event-stream",
         }
     }

@@ -16,6 +16,7 @@ pub(super) enum Wish {
     Alive,
     Ready,
     Stats,
+    Metrics,
     Events,
     /// Drain the backend of this name, or make it ready again.
     Order {
@@ -33,7 +34,8 @@ pub(super) fn judge(request: &Request<'_, '_>, settings: &AdminSettings) -> Resu
     }
     let path = str::from_utf8(request.path_without_query()).unwrap_or_default();
     let Some(wish) = wish(path) else {
-        let right = "404: there are /, /healthz, /readyz, /stats.json, /events and /backends/NAME/drain or ready";
+        let right =
+            "404: there are /, /healthz, /readyz, /stats.json, /metrics, /events and /backends/NAME/drain or ready";
         return Err(Answer::line(404, right));
     };
     if request.framing != BodyFraming::None {
@@ -53,6 +55,7 @@ fn wish(path: &str) -> Option<Wish> {
         "/healthz" => Wish::Alive,
         "/readyz" => Wish::Ready,
         "/stats.json" => Wish::Stats,
+        "/metrics" => Wish::Metrics,
         "/events" => Wish::Events,
         _ => {
             // A name may have slashes of its own.

@@ -8,7 +8,7 @@ use crate::balance::Condition;
 use crate::events::{Event, EventKind};
 use crate::exchange::Shared;
 use crate::live::{self, Snapshot};
-use crate::metrics::{Figures, Sample};
+use crate::metrics::{self, Circumstances, Figures, Sample};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -213,6 +213,14 @@ impl House {
             reloads: (reloads.done(), reloads.refused()),
             last_error: reloads.last_error(),
         }
+    }
+}
+
+impl View {
+    /// As Prometheus reads it.
+    pub(super) fn text(&self) -> String {
+        let View { uptime, viewers, is_draining, reloads, .. } = *self;
+        metrics::write_text(&self.figures, &Circumstances { reloads, is_draining, uptime, viewers })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::answer::{Answer, Kind};
 use super::guard::{self, Wish};
+use super::pulse::View;
 use super::{House, VIEWERS, page, stats};
 use crate::error::Fault;
 use crate::events::EventKind;
@@ -122,6 +123,7 @@ impl Visit {
                 self.house.board.note_interest();
                 Answer::new(200, Kind::Json, self.house.view(stats::write))
             }
+            Wish::Metrics => Answer::new(200, Kind::Metrics, self.house.view(View::text)),
             Wish::Order { name, drain } => self.order(&name, drain),
         };
         self.say(&answer, with_body)

@@ -63,7 +63,7 @@ pub struct Figures {
     /// Each worker.
     pub workers: Vec<WorkerFigures>,
     /// How long workers worked from one wait to the next.
-    pub batches: Distribution,
+    pub stretches: Distribution,
     /// Turns that panicked.
     pub panics: u64,
     /// The backends that are configured now, in their order.
@@ -134,16 +134,12 @@ impl Figures {
         // Each of these is counted after what is read after it: sums over backends are never ahead of those over workers,
         // and what has ended never ahead of what has begun.
         let accounts = sources.books.balances();
-        let mut sum = Counted { reasons: vec![0; Reason::ALL.len()], ..Counted::default() };
-        for tally in sources.tallies {
-            sum.add(&tally.read_ended());
-        }
-        let requests = sources.tallies.iter().map(Tally::begun).sum::<u64>();
+        let (requests, sum) = books(sources.tallies);
         let ended: u64 = sum.classes.iter().sum();
         let reasons: Vec<(Reason, u64)> = Reason::ALL.iter().copied().zip(sum.reasons).collect();
         let (last, workers) = sources.tallies.split_last().map_or((None, &[][..]), |(last, rest)| (Some(last), rest));
-        let mut batches = Distribution::default();
-        workers.iter().for_each(|tally| batches.add(&tally.batches()));
+        let mut stretches = Distribution::default();
+        workers.iter().for_each(|tally| stretches.add(&tally.stretches()));
         let workers: Vec<WorkerFigures> = workers.iter().map(WorkerFigures::read).collect();
         Figures {
             at,
@@ -166,7 +162,7 @@ impl Figures {
             },
             panics: workers.iter().map(|worker| worker.panics).sum::<u64>() + last.map_or(0, Tally::panics),
             workers,
-            batches,
+            stretches,
             backends: sources.snapshot.rotation.members().iter().map(|member| backend(member, &accounts, at)).collect(),
             accounts,
             log_lines_dropped: sources.log_lines_dropped,
@@ -200,6 +196,26 @@ impl Figures {
 
     fn by_blame(&self, wanted: impl Fn(Blame) -> bool) -> u64 {
         self.reasons.iter().filter(|(reason, _)| wanted(reason.blame())).map(|(_, count)| count).sum()
+    }
+}
+
+/// So often the books are read again.
+const READS: u32 = 8;
+
+/// What has begun, and what of that has ended. What begins while it is read looks as if it stayed open; where that is much,
+/// because the reader lost its processor meanwhile, it is read again.
+fn books(tallies: &[Tally]) -> (u64, Counted) {
+    let begun = || tallies.iter().map(Tally::begun).sum::<u64>();
+    let mut read = 0;
+    loop {
+        let before = begun();
+        let mut ended = Counted { reasons: vec![0; Reason::ALL.len()], ..Counted::default() };
+        tallies.iter().for_each(|tally| ended.add(&tally.read_ended()));
+        let after = begun();
+        read += 1;
+        if after - before <= tallies.len() as u64 || read == READS {
+            return (after, ended);
+        }
     }
 }
 

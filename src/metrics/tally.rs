@@ -23,7 +23,7 @@ pub struct Tally {
     turns: Count,
     /// Nanoseconds.
     busy: Count,
-    batches: Histogram,
+    stretches: Histogram,
     baton_waits: Count,
     /// Nanoseconds.
     baton_waited: Count,
@@ -200,7 +200,7 @@ impl Tally {
     pub fn count_rest(&self, resumed: Instant, rest: Rest) {
         let busy = rest.since.saturating_duration_since(resumed);
         self.busy.add(nanoseconds(busy));
-        self.batches.count(busy.into());
+        self.stretches.count(busy.into());
         if let Some(waited) = rest.for_baton {
             self.baton_waits.add(1);
             self.baton_waited.add(nanoseconds(waited));
@@ -258,8 +258,8 @@ impl Tally {
         Duration::from_nanos(self.busy.get())
     }
 
-    pub(super) fn batches(&self) -> Distribution {
-        self.batches.read()
+    pub(super) fn stretches(&self) -> Distribution {
+        self.stretches.read()
     }
 
     pub(super) fn baton(&self) -> (u64, Duration) {

@@ -1,0 +1,459 @@
+//! What is counted: that log, metrics and JSON agree to the number, that the books balance at every moment, and that what
+//! is written down about the numbers is true.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
+#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+
+#[path = "support/program.rs"]
+mod program;
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use program::{Program, command};
+use serde_json::Value;
+use support::{Backend, Client, balancer, eventually};
+use threadbare::error::Reason;
+use threadbare::metrics::METRICS;
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+fn get(admin: SocketAddr, path: &str) -> String {
+    let mut client = Client::connect(admin);
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+    let answer = client.read_response("GET");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.text()
+}
+
+fn stats(admin: SocketAddr) -> Value {
+    serde_json::from_str(&get(admin, "/stats.json")).unwrap()
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+        .unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// One number of Prometheus' format: its name, its labels, and what it is.
+type Series = (String, BTreeMap<String, String>);
+
+/// A reading of the format that lets nothing pass: every family has HELP and TYPE, once, before its numbers and with them in one
+/// piece; labels are escaped; nothing stands there twice; counters end in `_total`; buckets only grow, to their count.
+fn parse(text: &str) -> BTreeMap<Series, f64> {
+    assert!(text.ends_with('\n') && !text.contains('\r'), "{text}");
+    let mut numbers = BTreeMap::new();
+    let mut families = BTreeSet::new();
+    let (mut family, mut kind) = (String::new(), String::new());
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap();
+            assert!(help.ends_with('.') && families.insert(name.to_owned()), "{line}");
+            (family, kind) = (name.to_owned(), String::new());
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, is) = rest.split_once(' ').unwrap();
+            assert!(name == family && kind.is_empty(), "{line}");
+            assert_eq!(is == "counter", name.ends_with("_total"), "{line}");
+            assert!(["counter", "gauge", "histogram"].contains(&is), "{line}");
+            kind = is.to_owned();
+        } else {
+            let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+            let value = value.parse::<f64>().unwrap_or_else(|error| panic!("{error}: {line}"));
+            assert!(value >= 0.0 && value.is_finite(), "{line}");
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let suffix = name.strip_prefix(&*family).unwrap_or_else(|| panic!("not of the family {family}: {line}"));
+            let suffixes: &[&str] = if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+            assert!(suffixes.contains(&suffix), "{line}");
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{line}");
+            let labels = parse_labels(labels.strip_suffix('}').unwrap_or_else(|| panic!("{line}")));
+            assert!(numbers.insert((name.to_owned(), labels), value).is_none(), "twice: {line}");
+        }
+    }
+    for ((name, labels), value) in &numbers {
+        let Some(family) = name.strip_suffix("_count") else { continue };
+        let of = |le: &str| {
+            let mut labels = labels.clone();
+            labels.insert("le".to_owned(), le.to_owned());
+            numbers.get(&(format!("{family}_bucket"), labels)).copied()
+        };
+        assert_eq!(of("+Inf"), Some(*value), "{name} {labels:?}");
+        let counts: Vec<f64> =
+            ["0.0001", "0.001", "0.01", "0.1", "1", "10", "60"].iter().map(|le| of(le).unwrap()).collect();
+        assert!(counts.is_sorted() && counts.last() <= Some(value), "{name}: {counts:?}");
+        assert!(numbers.contains_key(&(format!("{family}_sum"), labels.clone())));
+    }
+    numbers
+}
+
+fn parse_labels(mut text: &str) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    while !text.is_empty() {
+        let (name, rest) = text.split_once("=\"").unwrap_or_else(|| panic!("{text}"));
+        let mut value = String::new();
+        let mut characters = rest.char_indices();
+        let end = loop {
+            match characters.next().unwrap_or_else(|| panic!("no end: {text}")) {
+                (end, '"') => break end,
+                (_, '\\') => value.push(match characters.next().unwrap().1 {
+                    'n' => '\n',
+                    c if c == '"' || c == '\\' => c,
+                    other => panic!("\\{other} in {text}"),
+                }),
+                (_, c) => value.push(c),
+            }
+        };
+        assert!(labels.insert(name.to_owned(), value).is_none(), "twice: {text}");
+        text = &rest[end + 1..];
+        text = text.strip_prefix(',').unwrap_or(text);
+    }
+    labels
+}
+
+/// The sum of all series of this name whose labels have these values.
+fn sum(numbers: &BTreeMap<Series, f64>, name: &str, labels: &[(&str, &str)]) -> u64 {
+    let fits = |series: &Series| {
+        series.0 == name && labels.iter().all(|(label, value)| series.1.get(*label).is_some_and(|is| is == value))
+    };
+    let whole = |value: &f64| value.to_string().parse::<u64>().unwrap_or_else(|_| panic!("{value} is not whole"));
+    numbers.iter().filter(|(series, _)| fits(series)).map(|(_, value)| whole(value)).sum()
+}
+
+/// What the access log says of one exchange.
+#[derive(Debug)]
+struct Line {
+    status: u16,
+    bytes_in: u64,
+    bytes_out: u64,
+    backend: Option<String>,
+    reason: Option<String>,
+}
+
+/// `TIME CLIENT "METHOD TARGET" STATUS BYTES TIME (...) BACKEND ...`
+fn parse_line(line: &str) -> Line {
+    let behind = line.rsplit_once("\" ").unwrap_or_else(|| panic!("{line}")).1;
+    let before = behind.split(" (").next().unwrap();
+    let behind = behind.split_once(") ").map_or_else(|| before.splitn(4, ' ').nth(3).unwrap(), |(_, rest)| rest);
+    let [status, bytes] = before.split(' ').take(2).collect::<Vec<_>>()[..] else { panic!("{line}") };
+    let number = |text: &str| text.strip_suffix('B').unwrap().parse::<u64>().unwrap_or_else(|_| panic!("{line}"));
+    let mut words = behind.split(' ');
+    let backend = words.next().filter(|backend| *backend != "-").map(str::to_owned);
+    let words: Vec<&str> = words.collect();
+    let is_reason = |word: &&&str| Reason::ALL.iter().any(|reason| reason.word() == **word);
+    Line {
+        status: status.parse().unwrap(),
+        bytes_in: words.iter().find_map(|word| word.strip_prefix("in=")).map_or(0, number),
+        bytes_out: number(bytes),
+        backend,
+        reason: words.iter().find(is_reason).map(|word| (*word).to_owned()),
+    }
+}
+
+/// Talks to the balancer as well and as badly as clients do. Returns how many requests that was.
+fn talk(address: SocketAddr) -> usize {
+    let requests = [
+        "GET /fine HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /missing HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /cut HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /nonsense HTTP/1.1\r\nHost: a\r\n\r\n",
+        "HEAD /fine HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /fine HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+        "POST /fine HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n7\r\nhello a\r\n0\r\n\r\n",
+        "POST /fine HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n",
+        "GET /fine HTTP/1.1\r\nHost: a\r\nExpect: more\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n",
+        "TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n",
+        "nonsense\r\n\r\n",
+    ];
+    for _ in 0..5 {
+        for request in requests {
+            let mut client = Client::connect(address);
+            client.send(request.as_bytes());
+            drop(client.try_response(request.split(' ').next().unwrap()));
+        }
+    }
+    5 * requests.len()
+}
+
+#[test]
+fn log_metrics_and_json_agree_to_the_number() {
+    let backend = || {
+        Backend::start(|connection| {
+            while let Some(request) = connection.read_request() {
+                connection.send(match &*request.target {
+                    "/fine" if request.method == "HEAD" => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n",
+                    "/fine" => OK.as_bytes(),
+                    "/missing" => b"HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\nnobody",
+                    "/cut" => {
+                        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this");
+                        return;
+                    }
+                    _ => b"HTTP/1.1 2000 OK\r\n\r\n",
+                });
+            }
+        })
+    };
+    let backends = [backend(), backend(), Backend::refusing()];
+    let urls = backends.each_ref().map(Backend::url);
+    let flags = [
+        "--admin",
+        "127.0.0.1:0",
+        "--access-log",
+        "text",
+        "--workers",
+        "2",
+        "--max-body",
+        "1MiB",
+        "--failures",
+        "1000000",
+    ];
+    let flags: Vec<&str> = flags.into_iter().chain(urls.iter().map(String::as_str)).collect();
+    let program = Program::listening(command().args(["--listen", "127.0.0.1:0"]).args(flags));
+    let line = program.stderr.wait_for("the admin listener is at ");
+    let admin: SocketAddr = line.split("http://").nth(1).unwrap().trim_end_matches('/').parse().unwrap();
+
+    let requests = talk(program.address());
+    let lines: Vec<Line> = program.stdout.wait_for_lines(requests).iter().map(|line| parse_line(line)).collect();
+    assert_eq!(lines.len(), requests);
+    eventually(|| stats(admin)["books"]["open"] == 0 && stats(admin)["books"]["requests"] == requests, "all are over");
+    let json = stats(admin);
+    let numbers = parse(&get(admin, "/metrics"));
+
+    let count = |fits: &dyn Fn(&Line) -> bool| lines.iter().filter(|line| fits(line)).count() as u64;
+    let all = count(&|_| true);
+    assert_eq!(sum(&numbers, "threadbare_requests_begun_total", &[]), all);
+    assert_eq!(sum(&numbers, "threadbare_requests_total", &[]), all);
+    assert_eq!(json["latency"]["total"]["count"], all);
+    assert_eq!(sum(&numbers, "threadbare_request_seconds_count", &[]), all);
+    for class in 1..=5 {
+        let (name, of_log) = (format!("{class}xx"), count(&|line| line.status / 100 == class));
+        assert_eq!((json["responses"][&name].as_u64(), of_log), (Some(of_log), of_log), "{name}");
+        assert_eq!(sum(&numbers, "threadbare_requests_total", &[("class", &name)]), of_log, "{name}");
+        for url in &urls {
+            let backend = url.strip_prefix("http://").unwrap();
+            let of_log = count(&|line| line.status / 100 == class && line.backend.as_deref() == Some(backend));
+            let labels = [("class", &*name), ("backend", backend)];
+            assert_eq!(sum(&numbers, "threadbare_requests_total", &labels), of_log, "{labels:?}");
+            let of_json = json["backends"].as_array().unwrap().iter().find(|row| row["name"] == *backend).unwrap();
+            assert_eq!(of_json["responses"][&name], of_log, "{labels:?}");
+        }
+        let own = count(&|line| line.status / 100 == class && line.backend.is_none());
+        assert_eq!(sum(&numbers, "threadbare_requests_total", &[("class", &name), ("backend", "")]), own, "{name}");
+    }
+    let mut seen = 0;
+    for reason in Reason::ALL {
+        let of_log = count(&|line| line.reason.as_deref() == Some(reason.word()));
+        assert_eq!(sum(&numbers, "threadbare_reasons_total", &[("reason", reason.word())]), of_log, "{reason:?}");
+        assert_eq!(json["reasons"].get(reason.word()).map_or(0, |count| count.as_u64().unwrap()), of_log, "{reason:?}");
+        seen += u64::from(of_log > 0);
+    }
+    assert!(seen >= 5, "hardly anything went wrong: {lines:?}");
+    let (bytes_in, bytes_out) =
+        lines.iter().fold((0, 0), |(bytes_in, bytes_out), line| (bytes_in + line.bytes_in, bytes_out + line.bytes_out));
+    assert_eq!((&json["bytes"]["in_bytes"], &json["bytes"]["out_bytes"]), (&bytes_in.into(), &bytes_out.into()));
+    assert_eq!(sum(&numbers, "threadbare_request_bytes_total", &[]), bytes_in);
+    assert_eq!(sum(&numbers, "threadbare_response_bytes_total", &[]), bytes_out);
+    let retries = sum(&numbers, "threadbare_backend_retries_total", &[]);
+    let of_json: u64 = json["backends"].as_array().unwrap().iter().map(|row| row["retries"].as_u64().unwrap()).sum();
+    assert!(retries > 0 && retries == of_json, "{retries} in metrics, {of_json} in JSON");
+}
+
+/// Ends what looks at this, also where the test fails.
+struct EndOf<'a>(&'a AtomicBool);
+
+impl Drop for EndOf<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn the_books_balance_at_every_moment_under_load() {
+    let backend = Backend::answering(OK);
+    let balancer =
+        balancer(&[&backend.url(), &Backend::refusing().url()], &["--admin", "127.0.0.1:0", "--workers", "3"]);
+    let admin = balancer.admin_address().unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let end = EndOf(&is_over);
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let mut client = Client::connect(balancer.address());
+                    for _ in 0..20 {
+                        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                        assert_eq!(client.read_response("GET").status, 200);
+                    }
+                    client.send(b"GET / HTTP/1.1\r\nHost: a\r\nExpect: more\r\n\r\n");
+                    client.expect_refusal(&[417]);
+                }
+            });
+        }
+        let mut before = 0;
+        let mut moments = 0;
+        while moments < 200 || before < 2000 {
+            // By way of the library, which reads them anew each time; and now and then as they are told.
+            let figures = balancer.figures();
+            let ended = figures.answered + figures.refused() + figures.failed();
+            assert_eq!(figures.requests, ended + figures.open, "{figures:?}");
+            assert_eq!(figures.classes.iter().sum::<u64>(), ended, "{figures:?}");
+            assert_eq!(figures.total.count(), ended, "{figures:?}");
+            assert!(figures.requests >= before, "{figures:?}");
+            let of_backends = figures.over_backends(|balance| balance.requests());
+            assert!(of_backends + figures.own.iter().sum::<u64>() <= ended, "{figures:?}");
+            before = figures.requests;
+            moments += 1;
+            if moments % 50 == 0 {
+                let books = stats(admin)["books"].clone();
+                let number = |name: &str| books[name].as_u64().unwrap();
+                let sum: u64 = ["answered", "refused", "failed", "open"].map(number).iter().sum();
+                assert_eq!(number("requests"), sum, "{books}");
+            }
+        }
+        drop(end);
+    });
+    eventually(|| balancer.figures().open == 0, "nothing is open any more");
+    let figures = balancer.figures();
+    let of_backends = figures.over_backends(|balance| balance.requests());
+    assert_eq!(of_backends + figures.own.iter().sum::<u64>(), figures.requests, "at rest, to the number");
+}
+
+/// The output after some traffic, of a balancer that has all there is.
+fn everything() -> String {
+    let backend = Backend::answering(OK);
+    let balancer = balancer(&[&backend.url(), &Backend::refusing().url()], &["--admin", "127.0.0.1:0"]);
+    for _ in 0..4 {
+        let mut client = Client::connect(balancer.address());
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.read_response("GET").status, 200);
+    }
+    get(balancer.admin_address().unwrap(), "/metrics")
+}
+
+#[test]
+fn every_metric_is_told_and_documented_and_no_other() {
+    let numbers = parse(&everything());
+    let page = text("docs/METRICS.md");
+    let (_, behind) = page.split_once("## Metrics").unwrap();
+    let rows: Vec<Vec<String>> = behind
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().replace('`', "")).collect())
+        .collect();
+    let real: Vec<Vec<String>> = METRICS
+        .iter()
+        .map(|metric| [metric.name, metric.kind, metric.labels, metric.help].map(str::to_owned).to_vec())
+        .collect();
+    assert_eq!(rows, real, "docs/METRICS.md does not say what the program tells");
+    for metric in METRICS {
+        let name = if metric.kind == "histogram" { format!("{}_count", metric.name) } else { metric.name.to_owned() };
+        let labels: BTreeSet<&str> = metric.labels.split(", ").filter(|label| !label.is_empty()).collect();
+        let (series, _) = numbers.iter().find(|((told, _), _)| *told == name).unwrap_or_else(|| panic!("no {name}"));
+        assert_eq!(series.1.keys().map(String::as_str).collect::<BTreeSet<_>>(), labels, "{name}");
+    }
+}
+
+/// The names in an expression of Prometheus', and in the labels of a dashboard.
+fn names_in(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(|c| !is_part(c)).filter(|word| word.starts_with("threadbare_")).map(str::to_owned).collect()
+}
+
+#[test]
+fn dashboard_and_alerts_name_what_there_is() {
+    let told: BTreeSet<String> = parse(&everything()).into_keys().map(|(name, _)| name).collect();
+    let dashboard = text("docs/deploy/grafana.json");
+    let parsed: Value = serde_json::from_str(&dashboard).unwrap();
+    assert!(parsed["panels"].as_array().unwrap().len() > 15);
+    let alerts = text("docs/deploy/alerts.yml");
+    for (file, text) in [("grafana.json", dashboard), ("alerts.yml", alerts.clone())] {
+        let names = names_in(&text);
+        assert!(names.len() >= 8, "{file} was not understood: {names:?}");
+        let unknown: Vec<&String> = names.difference(&told).collect();
+        assert!(unknown.is_empty(), "{file} names {unknown:?}");
+    }
+    for reason in alerts.split("reason=~\"").skip(1).flat_map(|rest| rest.split('"').next().unwrap().split('|')) {
+        assert!(Reason::ALL.iter().any(|known| known.word() == reason), "{reason} is no reason");
+    }
+}
+
+/// What a program says of this input, if it is installed and has not said that it can't.
+fn ask_program(program: &mut Command, input: &str) -> Option<(bool, String)> {
+    let child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let Ok(mut child) = child else {
+        println!("skipped: {program:?} can't be run");
+        return None;
+    };
+    let mut stdin = child.stdin.take().unwrap();
+    let _it_may_have_ended = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    if output.status.code() == Some(77) {
+        println!("skipped: {said}");
+        return None;
+    }
+    Some((output.status.success(), said))
+}
+
+#[test]
+fn pythons_client_library_reads_the_same_numbers() {
+    let output = everything();
+    let script = "import sys\ntry:\n    from prometheus_client.parser import text_string_to_metric_families as read\n\
+        except ImportError:\n    print('python3 has no prometheus_client'); sys.exit(77)\n\
+        for family in read(sys.stdin.read()):\n    for s in family.samples: print(s.name, len(s.labels), s.value)";
+    let Some((is_fine, said)) = ask_program(Command::new("python3").args(["-c", script]), &output) else { return };
+    assert!(is_fine, "{said}");
+    let row = |name: &str, labels: usize, value: f64| format!("{name} {labels} {value}");
+    let mut theirs: Vec<String> = said
+        .lines()
+        .map(|line| {
+            let [name, labels, value] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            row(name, labels.parse().unwrap(), value.parse().unwrap())
+        })
+        .collect();
+    theirs.sort_unstable();
+    let ours = parse(&output);
+    let mut ours: Vec<String> = ours.iter().map(|((name, labels), value)| row(name, labels.len(), *value)).collect();
+    ours.sort_unstable();
+    assert_eq!(ours, theirs);
+}
+
+#[test]
+fn prometheus_itself_finds_nothing_wrong() {
+    let checked = ask_program(Command::new("promtool").args(["check", "metrics"]), &everything());
+    if let Some((is_fine, said)) = checked {
+        assert!(is_fine && said.trim().is_empty(), "{said}");
+        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/deploy/alerts.yml");
+        let (is_fine, said) = ask_program(Command::new("promtool").args(["check", "rules"]).arg(rules), "").unwrap();
+        assert!(is_fine, "{said}");
+    }
+}
+
+#[test]
+fn a_backends_name_can_hold_what_labels_must_escape() {
+    let backend = Backend::answering(OK);
+    let path = std::env::temp_dir().join(format!("threadbare-metrics-{}.toml", std::process::id()));
+    let name = r#"a\"b\\c{d}"#; // as TOML writes it
+    fs::write(&path, format!("[[backend]]\nurl = \"{}\"\nname = \"{name}\"\n", backend.url())).unwrap();
+    let flags = [
+        "--config",
+        path.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--access-log",
+        "off",
+    ];
+    let config = threadbare::Config::from_args(flags);
+    fs::remove_file(&path).unwrap();
+    let balancer = threadbare::Balancer::start(config.unwrap()).unwrap();
+    let numbers = parse(&get(balancer.admin_address().unwrap(), "/metrics"));
+    assert_eq!(sum(&numbers, "threadbare_backend_up", &[("backend", r#"a"b\c{d}"#)]), 1);
+}
