@@ -176,7 +176,7 @@ impl House {
     /// What is configured now.
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         let mut state = self.board.lock();
-        state.live.refresh(&self.shared.live);
+        state.refresh_live(&self.shared);
         state.live.share()
     }
 
@@ -227,12 +227,19 @@ impl View {
 impl State {
     /// Reads the numbers anew, unless that was done a moment ago under the same configuration.
     fn refresh(&mut self, shared: &Shared) {
-        let is_new = self.live.refresh(&shared.live);
-        if is_new || self.latest.at.elapsed() >= FRESH {
+        self.refresh_live(shared);
+        if self.latest.at.elapsed() >= FRESH {
             self.latest = Arc::new(shared.figures(&self.live));
         }
         for event in shared.live.books.events.hear() {
             remember(&mut self.events, event, EVENTS);
+        }
+    }
+
+    /// Looks for another configuration. Numbers of the old one are not as good as new, however young they are.
+    fn refresh_live(&mut self, shared: &Shared) {
+        if self.live.refresh(&shared.live) {
+            self.latest = Arc::new(shared.figures(&self.live));
         }
     }
 
