@@ -124,36 +124,6 @@ fn sum(numbers: &BTreeMap<Series, f64>, name: &str, labels: &[(&str, &str)]) -> 
     numbers.iter().filter(|(series, _)| fits(series)).map(|(_, value)| whole(value)).sum()
 }
 
-/// What the access log says of one exchange.
-#[derive(Debug)]
-struct Line {
-    status: u16,
-    bytes_in: u64,
-    bytes_out: u64,
-    backend: Option<String>,
-    reason: Option<String>,
-}
-
-/// `TIME CLIENT "METHOD TARGET" STATUS BYTES TIME (...) BACKEND ...`
-fn parse_line(line: &str) -> Line {
-    let behind = line.rsplit_once("\" ").unwrap_or_else(|| panic!("{line}")).1;
-    let before = behind.split(" (").next().unwrap();
-    let behind = behind.split_once(") ").map_or_else(|| before.splitn(4, ' ').nth(3).unwrap(), |(_, rest)| rest);
-    let [status, bytes] = before.split(' ').take(2).collect::<Vec<_>>()[..] else { panic!("{line}") };
-    let number = |text: &str| text.strip_suffix('B').unwrap().parse::<u64>().unwrap_or_else(|_| panic!("{line}"));
-    let mut words = behind.split(' ');
-    let backend = words.next().filter(|backend| *backend != "-").map(str::to_owned);
-    let words: Vec<&str> = words.collect();
-    let is_reason = |word: &&&str| Reason::ALL.iter().any(|reason| reason.word() == **word);
-    Line {
-        status: status.parse().unwrap(),
-        bytes_in: words.iter().find_map(|word| word.strip_prefix("in=")).map_or(0, number),
-        bytes_out: number(bytes),
-        backend,
-        reason: words.iter().find(is_reason).map(|word| (*word).to_owned()),
-    }
-}
-
 /// Talks to the balancer as well and as badly as clients do. Returns how many requests that was.
 fn talk(address: SocketAddr) -> usize {
     let requests = [
@@ -204,7 +174,7 @@ fn log_metrics_and_json_agree_to_the_number() {
         "--admin",
         "127.0.0.1:0",
         "--access-log",
-        "text",
+        "json",
         "--workers",
         "2",
         "--max-body",
@@ -218,46 +188,61 @@ fn log_metrics_and_json_agree_to_the_number() {
     let admin: SocketAddr = line.split("http://").nth(1).unwrap().trim_end_matches('/').parse().unwrap();
 
     let requests = talk(program.address());
-    let lines: Vec<Line> = program.stdout.wait_for_lines(requests).iter().map(|line| parse_line(line)).collect();
+    let lines = program.stdout.wait_for_lines(requests);
+    let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), requests);
     eventually(|| stats(admin)["books"]["open"] == 0 && stats(admin)["books"]["requests"] == requests, "all are over");
     let json = stats(admin);
     let numbers = parse(&get(admin, "/metrics"));
 
-    let count = |fits: &dyn Fn(&Line) -> bool| lines.iter().filter(|line| fits(line)).count() as u64;
+    let count = |fits: &dyn Fn(&Value) -> bool| lines.iter().filter(|line| fits(line)).count() as u64;
+    let of_class = |line: &Value, class: u64| line["status"].as_u64().unwrap() / 100 == class;
     let all = count(&|_| true);
     assert_eq!(sum(&numbers, "threadbare_requests_begun_total", &[]), all);
     assert_eq!(sum(&numbers, "threadbare_requests_total", &[]), all);
     assert_eq!(json["latency"]["total"]["count"], all);
     assert_eq!(sum(&numbers, "threadbare_request_seconds_count", &[]), all);
     for class in 1..=5 {
-        let (name, of_log) = (format!("{class}xx"), count(&|line| line.status / 100 == class));
+        let (name, of_log) = (format!("{class}xx"), count(&|line| of_class(line, class)));
         assert_eq!((json["responses"][&name].as_u64(), of_log), (Some(of_log), of_log), "{name}");
         assert_eq!(sum(&numbers, "threadbare_requests_total", &[("class", &name)]), of_log, "{name}");
         for url in &urls {
             let backend = url.strip_prefix("http://").unwrap();
-            let of_log = count(&|line| line.status / 100 == class && line.backend.as_deref() == Some(backend));
+            let of_log = count(&|line| of_class(line, class) && line["backend"] == *backend);
             let labels = [("class", &*name), ("backend", backend)];
             assert_eq!(sum(&numbers, "threadbare_requests_total", &labels), of_log, "{labels:?}");
             let of_json = json["backends"].as_array().unwrap().iter().find(|row| row["name"] == *backend).unwrap();
             assert_eq!(of_json["responses"][&name], of_log, "{labels:?}");
         }
-        let own = count(&|line| line.status / 100 == class && line.backend.is_none());
+        let own = count(&|line| of_class(line, class) && line["backend"].is_null());
         assert_eq!(sum(&numbers, "threadbare_requests_total", &[("class", &name), ("backend", "")]), own, "{name}");
     }
     let mut seen = 0;
     for reason in Reason::ALL {
-        let of_log = count(&|line| line.reason.as_deref() == Some(reason.word()));
+        let of_log = count(&|line| line["reason"] == reason.word());
         assert_eq!(sum(&numbers, "threadbare_reasons_total", &[("reason", reason.word())]), of_log, "{reason:?}");
         assert_eq!(json["reasons"].get(reason.word()).map_or(0, |count| count.as_u64().unwrap()), of_log, "{reason:?}");
         seen += u64::from(of_log > 0);
     }
     assert!(seen >= 5, "hardly anything went wrong: {lines:?}");
-    let (bytes_in, bytes_out) =
-        lines.iter().fold((0, 0), |(bytes_in, bytes_out), line| (bytes_in + line.bytes_in, bytes_out + line.bytes_out));
-    assert_eq!((&json["bytes"]["in_bytes"], &json["bytes"]["out_bytes"]), (&bytes_in.into(), &bytes_out.into()));
-    assert_eq!(sum(&numbers, "threadbare_request_bytes_total", &[]), bytes_in);
-    assert_eq!(sum(&numbers, "threadbare_response_bytes_total", &[]), bytes_out);
+    let all_of = |name: &str| -> u64 { lines.iter().filter_map(|line| line[name].as_u64()).sum() };
+    for (of_log, of_json, metric) in [
+        ("bytes_in", &json["bytes"]["in_bytes"], "threadbare_request_bytes_total"),
+        ("bytes_out", &json["bytes"]["out_bytes"], "threadbare_response_bytes_total"),
+    ] {
+        assert_eq!(*of_json, all_of(of_log), "{of_log}");
+        assert_eq!(sum(&numbers, metric, &[]), all_of(of_log), "{of_log}");
+    }
+    for (of_log, histogram) in [("total_us", "total"), ("first_byte_us", "head")] {
+        let latency = &json["latency"][histogram];
+        assert_eq!(latency["sum_us"], all_of(of_log), "{histogram}");
+        assert_eq!(latency["count"], count(&|line| line[of_log].is_u64()), "{histogram}");
+        assert_eq!(
+            latency["max_us"].as_u64(),
+            lines.iter().filter_map(|line| line[of_log].as_u64()).max(),
+            "{histogram}"
+        );
+    }
     let retries = sum(&numbers, "threadbare_backend_retries_total", &[]);
     let of_json: u64 = json["backends"].as_array().unwrap().iter().map(|row| row["retries"].as_u64().unwrap()).sum();
     assert!(retries > 0 && retries == of_json, "{retries} in metrics, {of_json} in JSON");

@@ -234,10 +234,10 @@ impl Tally {
         })
     }
 
-    /// Exchanges begun and not ended, by all workers.
+    /// Exchanges begun and not ended, by all workers. For workers: whoever asks never reads twice, and may be off by those
+    /// that end at this moment.
     pub fn open(tallies: &[Tally]) -> u64 {
-        let ended =
-            |tally: &Tally| -> u64 { tally.coherence.read(|| tally.ended.classes.iter().map(Count::get).sum()) };
+        let ended = |tally: &Tally| tally.ended.classes.iter().map(Count::get).sum::<u64>();
         let ended: u64 = tallies.iter().map(ended).sum(); // before those begun, so that the difference is never negative
         tallies.iter().map(Tally::begun).sum::<u64>().saturating_sub(ended)
     }
@@ -327,7 +327,7 @@ pub struct Samples {
     take: Receiver<Sample>,
 }
 
-/// More than is wanted at once.
+/// More than is ever wanted at once: whoever gives never meets a slow taker at the place that it wants.
 const SAMPLES: usize = 64;
 
 impl Default for Samples {

@@ -331,7 +331,8 @@ fn twins(fields: &[strict::Field]) -> Vec<strict::Field> {
     fields.iter().filter(|field| is_twin(&field.0) && !is_named(&field.0)).cloned().collect()
 }
 
-const SPECIAL: [&str; 21] = [
+const SPECIAL: [&str; 22] = [
+    "close", // reserved in the registry of field names: wherever a connection is closed, Connection names it
     "connection",
     "content-length",
     "date",
