@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// The ports of the demonstration's backends.
 pub const PORTS: [u16; 2] = [8081, 8082];
 
-/// Where the demonstration can be seen into.
+/// Where the demonstration can be seen into, unless another place is asked for or this port is taken.
 pub const ADMIN_PORT: u16 = 9900;
 
 /// The longest that a backend can be told to take for an answer, or to stay dead.

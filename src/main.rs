@@ -143,21 +143,28 @@ fn start_demo(mut config: Config) -> Result<Balancer, StartError> {
     let backends = DemoBackend::bind(&demo::PORTS).map_err(|(address, error)| StartError::Listen(address, error))?;
     config.backends =
         backends.iter().filter_map(|backend| backend.url().parse().ok().map(BackendSettings::at)).collect();
-    // Nice to have, and no reason to show nothing at all.
-    let page = SocketAddr::from((Ipv4Addr::LOCALHOST, demo::ADMIN_PORT));
-    let is_asked_for = config.admin.listen.is_some();
-    config.admin.listen = config.admin.listen.or(Some(page));
-    let balancer = match Balancer::start(config.clone()) {
-        Err(StartError::Listen(address, _)) if address == page && !is_asked_for => {
-            config.admin.listen = None;
-            Balancer::start(config)?
-        }
-        started => started?,
-    };
+    let balancer = start_with_page(config)?;
     for backend in backends {
         backend.serve().map_err(|error| StartError::System("a backend of the demonstration", error))?;
     }
     Ok(balancer)
+}
+
+/// The page is part of the demonstration. That somebody else has its port is no reason to go without.
+fn start_with_page(mut config: Config) -> Result<Balancer, StartError> {
+    if config.admin.listen.is_some() {
+        return Balancer::start(config);
+    }
+    let page = SocketAddr::from((Ipv4Addr::LOCALHOST, demo::ADMIN_PORT));
+    config.admin.listen = Some(page);
+    match Balancer::start(config.clone()) {
+        Err(StartError::Listen(address, error)) if address == page => {
+            log::warn!("the page is not on its usual port: {}", StartError::Listen(address, error));
+            config.admin.listen = Some((Ipv4Addr::LOCALHOST, 0).into());
+            Balancer::start(config)
+        }
+        started => started,
+    }
 }
 
 /// A few lines for a person at a terminal; one or two in the log for everybody else.
@@ -176,8 +183,8 @@ fn greet(balancer: &Balancer, is_demo: bool) {
         let [first, second] = demo::PORTS;
         text += &format!("and two backends of its own answer on ports {first} and {second}.\n\n");
         text += &format!("Try this twice:     curl http://{}/\n", balancer.address());
-        if let Some(address) = balancer.admin_address() {
-            text += &format!("See what it does:   http://{address}/\n");
+        if let Some(page) = balancer.admin_address() {
+            text += &format!("Look inside:        http://{page}/\n");
         }
         text += "Your own backends:  threadbare 127.0.0.1:3000 127.0.0.1:3001\n";
         text += "Everything else:    threadbare --help\n";

@@ -34,7 +34,7 @@ const CRATES: [(&str, &[&str]); 15] = [
     ("clap", &["src/config/", "src/bin/lab/"]),
     ("toml", &["src/config/"]),
     ("strsim", &["src/config/"]),
-    ("serde_json", &["src/admin/stats.rs"]),
+    ("serde_json", &["src/admin/"]),
     ("httpdate", &["src/exchange/desk.rs"]),
     ("humantime", &["src/access_log/", "src/bin/lab/", "src/config/"]),
     ("simple_logger", &["src/logger.rs"]),

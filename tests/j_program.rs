@@ -1,6 +1,7 @@
 //! The program as its user meets it: flags, signals, exit codes, what it logs, and what it does when it runs short.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
+#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 #[path = "support/program.rs"]
 mod program;
@@ -636,23 +637,47 @@ fn a_log_level_in_the_environment_that_is_none_is_refused() {
 
 // The demonstration.
 
-#[test]
-fn the_demonstration_shows_two_backends_in_turn() {
-    // Its ports are fixed, so they are also the lock: whoever has them all runs it.
+/// Its ports are fixed, so they are also the lock: whoever has them all runs it. None if others have them all the time.
+fn demonstration() -> Option<Program> {
     let deadline = Instant::now() + PATIENCE;
-    let mut program = loop {
+    loop {
         let mut program = Program::spawn(&mut command());
-        let line = program.stderr.wait_for_lines(1).remove(0);
-        if line.contains("listening on http://127.0.0.1:8080/") {
-            break program;
+        if program.listens_or_ends("127.0.0.1:8080") {
+            return Some(program);
         }
-        assert!(line.contains("808") && program.exit_code() == 1, "a busy port is named: {line}");
+        let said = program.stderr.all();
+        assert!(
+            said.contains("can't listen on 127.0.0.1:808") && program.exit_code() == 1,
+            "a busy port is named: {said}"
+        );
         if Instant::now() > deadline {
-            println!("skipped: {line}");
-            return;
+            println!("skipped: {said}");
+            return None;
         }
         thread::sleep(Duration::from_millis(50));
-    };
+    }
+}
+
+#[test]
+fn the_demonstration_shows_its_page_elsewhere_if_its_port_is_taken() {
+    // If this fails, somebody else has it, which is as good.
+    let _taken = TcpListener::bind("127.0.0.1:9900");
+    let Some(mut program) = demonstration() else { return };
+    let line = program.stderr.wait_for("the page is not on its usual port");
+    assert!(line.contains("127.0.0.1:9900"), "{line}");
+    let line = program.stderr.wait_for("the admin listener is at http://127.0.0.1:");
+    assert!(!line.contains(":9900/"), "{line}");
+    let address = line.split_once("http://").unwrap().1.trim_end_matches('/').parse().unwrap();
+    let mut client = Client::connect(address);
+    client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(client.read_response("GET").text().contains("the glass box"));
+    program.terminate();
+    assert_eq!(program.exit_code(), 0);
+}
+
+#[test]
+fn the_demonstration_shows_two_backends_in_turn() {
+    let Some(mut program) = demonstration() else { return };
     let mut client = Client::connect(([127, 0, 0, 1], 8080).into());
     let mut ask = |target: &str| {
         client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());

@@ -186,6 +186,7 @@ mod tests {
             queued: duration,
             connect: duration,
             first_byte: duration,
+            head: duration,
             total: Duration::from_micros(number),
             backend: None,
             tries: 0,

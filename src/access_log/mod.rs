@@ -49,6 +49,8 @@ pub struct Outcome<'a> {
     pub connect: Option<Duration>,
     /// From the request's last byte to the answer's head; `None` if no backend has answered.
     pub first_byte: Option<Duration>,
+    /// From the request's first byte to the answer's head; `None` if no backend has answered.
+    pub head: Option<Duration>,
     /// From the request's first byte to the answer's last.
     pub total: Duration,
     /// Who answered, or was asked last; `None` if nobody was asked.

@@ -5,6 +5,7 @@
 //! it can't give an order, since that takes a token which no browser adds by itself.
 
 use super::answer::Answer;
+use super::reading;
 use crate::config::AdminSettings;
 use crate::http::{BodyFraming, Request};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -13,6 +14,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     Page,
+    /// The page without script.
+    Tables,
+    /// A page of `docs/`.
+    Reading(&'static str),
     Alive,
     Ready,
     Stats,
@@ -34,8 +39,7 @@ pub(super) fn judge(request: &Request<'_, '_>, settings: &AdminSettings) -> Resu
     }
     let path = str::from_utf8(request.path_without_query()).unwrap_or_default();
     let Some(wish) = wish(path) else {
-        let right =
-            "404: there are /, /healthz, /readyz, /stats.json, /metrics, /events and /backends/NAME/drain or ready";
+        let right = "404: there are /, /table, /healthz, /readyz, /stats.json, /metrics, /events and /backends/NAME/drain or ready";
         return Err(Answer::line(404, right));
     };
     if request.framing != BodyFraming::None {
@@ -52,11 +56,13 @@ pub(super) fn judge(request: &Request<'_, '_>, settings: &AdminSettings) -> Resu
 fn wish(path: &str) -> Option<Wish> {
     Some(match path {
         "/" => Wish::Page,
+        "/table" => Wish::Tables,
         "/healthz" => Wish::Alive,
         "/readyz" => Wish::Ready,
         "/stats.json" => Wish::Stats,
         "/metrics" => Wish::Metrics,
         "/events" => Wish::Events,
+        _ if path.starts_with("/docs/") => Wish::Reading(reading::page(path.strip_prefix("/docs/")?)?),
         _ => {
             // A name may have slashes of its own.
             let (name, order) = path.strip_prefix("/backends/")?.rsplit_once('/')?;

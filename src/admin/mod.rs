@@ -12,13 +12,17 @@
 //! - `answer`: what is answered, and the fields that go with everything;
 //! - `pulse`: the numbers four times a second, and what has happened in between;
 //! - `stats`: the numbers as JSON;
-//! - `page`: the numbers as a page.
+//! - `reading`: pages of `docs/`;
+//! - `page`: the glass box, and its tables for those without script;
+//! - `tables`: the same numbers as plain tables.
 
 mod answer;
 mod guard;
 mod page;
 mod pulse;
+mod reading;
 mod stats;
+mod tables;
 mod visit;
 
 use crate::exchange::Shared;

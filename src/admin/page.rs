@@ -1,56 +1,33 @@
-//! The numbers as a page: a table that needs neither script nor style.
+//! The glass box: one file that moves by itself, and the same numbers as tables for those without script.
 
 use super::pulse::View;
-use super::stats;
-use std::fmt::Write as _;
-
-/// What the page may load: nothing.
-pub(super) const POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+use super::{stats, tables};
 
 /// The page.
+const GLASS_BOX: &str = include_str!("glass_box.html");
+
+/// Where in it the tables are put.
+const NUMBERS: &str = "<!--numbers-->";
+
+/// What a browser may do with the page: run this script, wear this style, and ask us for the numbers; no more. The digests
+/// are of what stands between the tags, and tests say what they must be.
+pub(super) const POLICY: &str = "default-src 'none'; connect-src 'self'; \
+     script-src 'sha256-s29O6eK4gzirTjMqSlvc14KD/OzQPumbrAqkSTwDc9Q='; \
+     style-src 'sha256-Lv7NYUFkhu5BG+5Tjta5iZI1BkYJLNlNGR7VShIbtDs='; \
+     frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+/// The page, with tables for those who run no script.
 pub(super) fn write(view: &View) -> String {
-    let figures = &view.figures;
-    let state = if view.is_draining { "draining" } else { "serving" };
-    let mut page = String::from(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<title>threadbare</title>\n",
-    );
-    let mut add = |text: std::fmt::Arguments<'_>| {
-        let _never_fails = page.write_fmt(text);
-    };
-    add(format_args!("<h1>threadbare {}</h1>\n<table>\n", env!("CARGO_PKG_VERSION")));
-    add(format_args!("<caption>It is {state}, and has been up for {} s</caption>\n", view.uptime.as_secs()));
-    let rows = [
-        ("requests", figures.requests),
-        ("answered", figures.answered),
-        ("refused", figures.refused()),
-        ("failed", figures.failed()),
-        ("open", figures.open),
-        ("connections", figures.connections as u64),
-        ("parked", figures.parked.iter().sum::<usize>() as u64),
-        ("in the queue", figures.queue.length as u64),
-    ];
-    for (name, number) in rows {
-        add(format_args!("<tr><th scope=\"row\">{name}<td>{number}\n"));
-    }
-    add(format_args!("</table>\n<table>\n<caption>Backends</caption>\n<tr>"));
-    for name in ["name", "address", "state", "requests", "failures", "in flight", "spares", "p50", "p99"] {
-        add(format_args!("<th scope=\"col\">{name}"));
-    }
-    for backend in &figures.backends {
-        let (name, address) = (escaped(&backend.name), escaped(&backend.address));
-        let (state, why, _) = stats::condition(backend);
-        let state = if why.is_empty() { state.to_owned() } else { format!("{state}: {why}") };
-        let (requests, failures) = (backend.balance.requests(), backend.balance.failures);
-        let head = &backend.balance.head;
-        let [p50, p99] = [50, 99].map(|percent| head.percentile(percent));
-        add(format_args!("\n<tr><th scope=\"row\">{name}<td>{address}<td>{state}<td>{requests}<td>{failures}"));
-        add(format_args!("<td>{}<td>{}<td>{p50} \u{b5}s<td>{p99} \u{b5}s", backend.in_flight, backend.spares));
-    }
-    add(format_args!("\n</table>\n"));
-    page
+    GLASS_BOX.replacen(NUMBERS, &tables::write(&stats::value(view)), 1)
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+/// The tables alone, in the same clothes.
+pub(super) fn write_tables(view: &View) -> String {
+    let head = GLASS_BOX.split_once("</head>").map_or(GLASS_BOX, |(head, _)| head);
+    let tables = tables::write(&stats::value(view));
+    format!(
+        "{head}</head>\n<body>\n<header><div><h1>threadbare <span>all numbers</span></h1>\n\
+         <p class=\"what\">As they were when you asked; ask again for newer ones. <a href=\".\">The page that moves</a></p>\n\
+         </div></header>\n<main>\n{tables}</main>\n</body>\n</html>\n"
+    )
 }

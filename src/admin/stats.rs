@@ -7,8 +7,13 @@ use crate::metrics::{BackendFigures, Figures, Sample, WaitsFor};
 use serde_json::{Map, Value, json};
 use std::time::{Duration, SystemTime};
 
-/// All that there is to tell.
+/// All that there is to tell, written down.
 pub(super) fn write(view: &View) -> String {
+    value(view).to_string()
+}
+
+/// All that there is to tell.
+pub(super) fn value(view: &View) -> Value {
     let figures = &view.figures;
     let (done, refused) = view.reloads;
     json!({
@@ -46,7 +51,6 @@ pub(super) fn write(view: &View) -> String {
         "demo": view.is_demo,
         "viewers": view.viewers,
     })
-    .to_string()
 }
 
 fn lot(figures: &Figures) -> Value {
@@ -108,7 +112,8 @@ fn backends(view: &View) -> Vec<Value> {
     let recent = |backend: &BackendFigures| backend.balance.requests().saturating_sub(before(backend));
     let all_recent: u64 = figures.backends.iter().map(recent).sum();
     let all: u64 = figures.backends.iter().map(|backend| backend.balance.requests()).sum();
-    let awaited: usize = figures.backends.iter().map(|backend| backend.awaited).sum();
+    let waited = |backend: &BackendFigures| waited(backend, view);
+    let all_waited: u64 = figures.backends.iter().map(waited).sum();
     let part = |of: u64, all: u64| if all > 0 { rounded(of as f64 / all as f64) } else { 0.0 };
     let row = |backend: &BackendFigures| {
         let (state, why, next_trial) = condition(backend);
@@ -127,7 +132,7 @@ fn backends(view: &View) -> Vec<Value> {
             "backup": backend.backup,
             "requests": backend.balance.requests(),
             "share": share,
-            "waiting_share": part(backend.awaited as u64, awaited as u64),
+            "waiting_share": part(waited(backend), all_waited),
             "in_flight": backend.in_flight,
             "awaited": backend.awaited,
             "spares": backend.spares,
@@ -146,6 +151,15 @@ fn backends(view: &View) -> Vec<Value> {
         })
     };
     figures.backends.iter().map(row).collect()
+}
+
+/// How long clients have waited for this backend within the last second or so, all of them together, in microseconds:
+/// for answers that have come since, and for those that were awaited then and still are.
+fn waited(backend: &BackendFigures, view: &View) -> u64 {
+    let Some(before) = view.earlier.backends.iter().find(|earlier| earlier.name == backend.name) else { return 0 };
+    let answered = backend.balance.head.since(&before.balance.head).sum();
+    let in_vain = backend.awaited.min(before.awaited) as u64;
+    answered + in_vain * micros(view.figures.at.saturating_duration_since(view.earlier.at))
 }
 
 /// The word for it, why it is so, and the time until a trial is due.
@@ -172,6 +186,7 @@ fn sample(sample: &Sample) -> Value {
         "queue_us": sample.queued.map(micros),
         "connect_us": sample.connect.map(micros),
         "first_byte_us": sample.first_byte.map(micros),
+        "head_us": sample.head.map(micros),
         "total_us": micros(sample.total),
         "bytes_in": sample.bytes_in,
         "bytes_out": sample.bytes_out,

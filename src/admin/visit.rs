@@ -111,6 +111,8 @@ impl Visit {
             Wish::Events if with_body => return self.watch(),
             Wish::Events => Answer::new(200, Kind::Events, ""),
             Wish::Page => Answer::new(200, Kind::Html, self.house.view(page::write)),
+            Wish::Tables => Answer::new(200, Kind::Html, self.house.view(page::write_tables)),
+            Wish::Reading(text) => Answer::new(200, Kind::Text, text),
             Wish::Alive => match self.house.is_alive() {
                 true => Answer::line(200, "alive"),
                 false => Answer::line(503, "503: no worker has looked for work for a while"),

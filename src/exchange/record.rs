@@ -80,6 +80,8 @@ pub(super) struct Record {
     pub(super) connect: Option<Duration>,
     /// From the request's last byte to the first head of an answer.
     pub(super) first_byte: Option<Duration>,
+    /// From the request's first byte to the same.
+    pub(super) head: Option<Duration>,
 }
 
 impl Record {
@@ -94,7 +96,14 @@ impl Record {
             queued: Duration::ZERO,
             connect: None,
             first_byte: None,
+            head: None,
         }
+    }
+
+    /// The first head of an answer has come; this is when the request's last byte had gone.
+    pub(super) fn note_head(&mut self, sent: Instant, now: Instant) {
+        self.first_byte.get_or_insert(now.saturating_duration_since(sent));
+        self.head.get_or_insert(now.saturating_duration_since(self.began));
     }
 
     /// Counts the exchange out of the books, with a line in the log.
@@ -119,6 +128,7 @@ impl Record {
             queued: Some(self.queued).filter(|queued| !queued.is_zero()),
             connect: self.connect,
             first_byte: self.first_byte,
+            head: self.head,
             total: self.began.elapsed(),
             backend: self.backend.as_ref().map(|backend| &*backend.name),
             tries: self.tries,

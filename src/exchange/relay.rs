@@ -379,7 +379,7 @@ impl Exchange {
         let trial = leg.asked.trial.take();
         self.snapshot.rotation.answered(&mut leg.asked.place, trial, desk.now);
         desk.budget = desk.budget.saturating_sub(end);
-        self.record.first_byte.get_or_insert(desk.now.saturating_duration_since(self.upload.done()));
+        self.record.note_head(self.upload.done(), desk.now);
 
         let mut out = std::mem::take(&mut desk.out);
         let mut inbound = std::mem::take(&mut desk.inbound);

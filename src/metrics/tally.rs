@@ -307,6 +307,8 @@ pub struct Sample {
     pub connect: Option<Duration>,
     /// From the request's last byte to the answer's head.
     pub first_byte: Option<Duration>,
+    /// From the request's first byte to the answer's head.
+    pub head: Option<Duration>,
     /// From the request's first byte to the answer's last.
     pub total: Duration,
     /// Bytes of the request's body.
@@ -356,6 +358,7 @@ impl Samples {
             queued: outcome.queued,
             connect: outcome.connect,
             first_byte: outcome.first_byte,
+            head: outcome.head,
             total: outcome.total,
             bytes_in: outcome.bytes_in,
             bytes_out: outcome.bytes_out,

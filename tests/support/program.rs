@@ -210,6 +210,23 @@ impl Program {
         format!("http://{}{path}", self.address())
     }
 
+    /// Waits until it says that it listens there, or ends; false if it ends.
+    pub(crate) fn listens_or_ends(&mut self, address: &str) -> bool {
+        let words = format!("listening on http://{address}/");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let has_ended = self.has_ended();
+            if self.stderr.so_far().contains(&words) {
+                return true;
+            }
+            if has_ended {
+                return false;
+            }
+            assert!(Instant::now() < deadline, "it neither listens nor ends; it has said: {}", self.stderr.so_far());
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
