@@ -5,6 +5,7 @@
 //! That each of them is cut in the end has tests of its own (`i_failures.rs`, `exchange/pace.rs`).
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
+#![allow(clippy::print_stdout, reason = "what was measured is told")]
 // Threads and memory of another process are told by /proc alone.
 #![cfg(target_os = "linux")]
 
