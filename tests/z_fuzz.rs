@@ -135,15 +135,20 @@ fn meant_by(case: &[u8]) -> (Vec<(Meant, bool)>, Ends) {
             Read::Bad(_) => return (meant, Ends::Refused),
         };
         let Ok(request) = strict::request(&head) else { return (meant, Ends::Refused) };
+        let counts_hops = request.method == b"OPTIONS" || request.method == b"TRACE";
+        let hops = strict::all(&request.fields, b"max-forwards").into_iter().filter_map(strict::number).min();
+        let is_answered_here = counts_hops && hops == Some(0);
+        if is_answered_here && request.framing != Framing::None {
+            // A body that nobody read: no request may follow.
+            meant.push(((request.method, request.target, request.host, Vec::new()), false));
+            return (meant, Ends::Closed);
+        }
         let body = match strict::body(&rest[head.length..], request.framing) {
             Read::Whole(body) => body,
             Read::Half => return (meant, Ends::Unfinished),
             Read::Bad(_) => return (meant, Ends::Refused),
         };
         rest = &rest[head.length + body.length..];
-        let counts_hops = request.method == b"OPTIONS" || request.method == b"TRACE";
-        let hops = strict::all(&request.fields, b"max-forwards").into_iter().filter_map(strict::number).min();
-        let is_answered_here = counts_hops && hops == Some(0);
         let options = strict::members(&request.fields, b"connection");
         let says = |word: &[u8]| options.iter().any(|option| option.eq_ignore_ascii_case(word));
         let is_last = says(b"close") || (request.minor == 0 && !says(b"keep-alive"));
