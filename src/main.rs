@@ -63,7 +63,8 @@ fn run(mut passed: Vec<Passed>, config: Config) -> Result<ExitCode, StartError> 
             log::error!("{error}; the old file is kept");
         }
         // Whoever only rotates a log has nothing to be read again, and is not told so.
-        if current.has_file() || current.access_log.file.is_none() {
+        let writes_to_files = current.access_log.file.is_some() || current.wire_log.file.is_some();
+        if current.has_file() || !writes_to_files {
             reload(&balancer, &mut current);
         }
         notifier.ready();

@@ -392,3 +392,23 @@ fn the_page_shows_lines_as_they_are() {
     let real: Vec<_> = real.iter().take(shown.len()).map(|line| plain(line, &name)).collect();
     assert_eq!(shown, real);
 }
+
+#[test]
+fn a_wire_log_that_is_rotated_goes_on_in_a_new_file() {
+    let backend = always_ok();
+    let folder = std::env::temp_dir().join(format!("threadbare-wire-turned-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (log, old) = (folder.join("wire"), folder.join("wire.1"));
+    let program = observed(&["--wire-log-file", log.to_str().unwrap(), &backend.url()]);
+    let told = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(get(&mut Client::connect(program.address())), 200);
+    eventually(|| told(&log).contains("client                 closed"), "the first client is told of");
+    std::fs::rename(&log, &old).unwrap();
+    program.signal(Signal::HUP);
+    eventually(|| log.exists(), "the file is there again");
+    assert_eq!(get(&mut Client::connect(program.address())), 200);
+    eventually(|| told(&log).contains("client                 closed"), "the second client is told of");
+    assert_eq!((told(&old).matches("accepted").count(), told(&log).matches("accepted").count()), (1, 1));
+    assert!(!program.stderr.so_far().contains("ERROR"), "nothing else was to be read again");
+    std::fs::remove_dir_all(folder).unwrap();
+}
