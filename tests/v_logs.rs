@@ -43,6 +43,15 @@ impl Drop for Folder {
     }
 }
 
+/// Says so when it is dropped, also by a panic: whoever looks at it need not go on.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// How many lines it says that the access log has lost.
 fn lost(said: &str) -> usize {
     let complaints = said.split("the access log has lost ").skip(1);
@@ -415,13 +424,14 @@ fn a_file_that_is_rotated_loses_no_line_and_doubles_none() {
                 })
             })
             .collect();
+        let ending = Ending(&enough);
         for nth in 0..5 {
             eventually(|| read(&file).contains('\n'), "the file gets lines");
             fs::rename(&file, folder.path(&format!("log.{nth}"))).unwrap();
             program.signal(Signal::HUP);
         }
         eventually(|| read(&file).contains('\n'), "the last file gets lines");
-        enough.store(true, Ordering::Relaxed);
+        drop(ending);
         clients.into_iter().map(|client| client.join().unwrap()).collect::<Vec<usize>>()
     });
     program.terminate();
