@@ -145,6 +145,20 @@ fn a_load_counts_answers_failures_and_backends() {
 }
 
 #[test]
+fn a_get_that_meets_the_close_of_a_kept_connection_is_sent_again_and_a_post_is_not() {
+    let backend = Backend::start(|connection| {
+        connection.read_request();
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        connection.read_head(); // the next one is read, and never answered
+    });
+    let address = backend.address().to_string();
+    let told = prints(&["load", &address, "--requests", "3"]);
+    assert!(told.contains("answers    200: 3\n") && !told.contains("failures"), "{told}");
+    let told = prints(&["load", &address, "--requests", "3", "--method", "POST"]);
+    assert!(told.contains("failures   closed without an answer: 1\n"), "{told}");
+}
+
+#[test]
 fn an_open_loop_counts_the_wait_of_those_that_could_not_be_sent() {
     // One client, requests due every millisecond, and an answer that takes 30: the tenth was due long before it is sent.
     let (_backend, address) = backend(&["--delay", "30ms"]);

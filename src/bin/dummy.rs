@@ -51,7 +51,7 @@ fn answer(mut client: TcpStream, backends: &[u16]) -> io::Result<()> {
 }
 
 fn balance(mut client: TcpStream, backends: &[u16]) -> io::Result<()> {
-    let Ok(response) = get(next_backend(backends)) else {
+    let Ok(response) = ask_next(backends) else {
         return client.write_all(b"HTTP/1.1 500 Backend Error\r\nContent-Length: 14\r\n\r\nBackend Error\n");
     };
     let head_end = response.windows(4).position(|bytes| bytes == b"\r\n\r\n").map_or(response.len(), |at| at + 4);
@@ -68,14 +68,11 @@ fn balance(mut client: TcpStream, backends: &[u16]) -> io::Result<()> {
     client.write_all(body)
 }
 
-fn next_backend(backends: &[u16]) -> u16 {
+fn ask_next(backends: &[u16]) -> io::Result<Vec<u8>> {
     let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
-    let backend = backends[*current];
+    let port = backends[*current];
     *current = (*current + 1) % backends.len();
-    backend
-}
-
-fn get(port: u16) -> io::Result<Vec<u8>> {
+    drop(current);
     let mut backend = TcpStream::connect(("127.0.0.1", port))?;
     write!(backend, "GET /b{port} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n")?;
     let mut response = Vec::new();

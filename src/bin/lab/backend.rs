@@ -65,29 +65,32 @@ enum Behaviour {
     Upgrade,
 }
 
-/// How many may be worked at: a door that lets so many in at once.
+/// A door that lets so many in at once, in the order in which they came.
 struct Door {
-    free: Mutex<usize>,
+    at_once: usize,
+    /// How many have come, and how many have left again.
+    passed: Mutex<(usize, usize)>,
     left: Condvar,
 }
 
 impl Door {
     fn while_inside(&self, work: impl FnOnce()) {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = self.left.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
-        drop(free);
+        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        let nth = passed.0;
+        passed.0 += 1;
+        let is_full = |passed: &mut (usize, usize)| nth >= passed.1.saturating_add(self.at_once);
+        drop(self.left.wait_while(passed, is_full).unwrap_or_else(PoisonError::into_inner));
         work();
-        *self.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.left.notify_one();
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).1 += 1;
+        self.left.notify_all();
     }
 }
 
 /// Serves until the process is ended.
 pub(crate) fn serve(settings: &Settings) -> io::Result<()> {
     let listener = TcpListener::bind(settings.listen)?;
-    println!("{} listens on {}", settings.name, listener.local_addr()?);
-    let door = Arc::new(Door { free: Mutex::new(settings.at_once), left: Condvar::new() });
+    tell!("{} listens on {}", settings.name, listener.local_addr()?);
+    let door = Arc::new(Door { at_once: settings.at_once, passed: Mutex::default(), left: Condvar::new() });
     thread::scope(|scope| {
         for (nth, client) in listener.incoming().flatten().enumerate() {
             let door = Arc::clone(&door);
@@ -266,7 +269,7 @@ impl Guest<'_> {
             for line in buffer[..count].split_inclusive(|&byte| byte == b'\n') {
                 text += &format!("    {}\n", line.escape_ascii());
             }
-            print!("{text}"); // all at once, so that connections don't interrupt each other
+            tell!("{}", text.trim_end()); // all at once, so that connections don't interrupt each other
         }
         Ok(count > 0)
     }

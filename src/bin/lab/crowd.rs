@@ -59,7 +59,7 @@ pub(crate) fn run(settings: &Settings) -> io::Result<()> {
         client.set_nonblocking(true)?;
         clients.push(client);
     }
-    println!("{} clients are connected", clients.len());
+    tell!("{} clients are connected", clients.len());
     let is_over = AtomicBool::new(false);
     let status = thread::scope(|scope| {
         scope.spawn(|| {
@@ -77,7 +77,7 @@ pub(crate) fn run(settings: &Settings) -> io::Result<()> {
         status
     })?;
     let still = clients.iter().filter(|client| is_connected(client)).count();
-    println!("{still} of them are still connected");
+    tell!("{still} of them are still connected");
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("the command has failed: {status}"))) }
 }
 

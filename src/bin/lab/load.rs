@@ -35,7 +35,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
     /// How long an answer is waited for.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = super::duration)]
     patience: Duration,
     /// A field that every request has: `Name: value`. May be repeated.
     #[arg(long, value_name = "FIELD")]
@@ -105,21 +105,41 @@ struct Answer {
     backend: Option<String>,
 }
 
-/// One request and its answer, over the connection that there is, or a new one.
+/// A connection that was kept ended before the first byte of an answer.
+const GONE: &str = "closed without an answer";
+
+/// One request and its answer, over the connection that there is, or a new one. A server may close a kept connection at any
+/// moment, so a GET is sent again then, as browsers do it (RFC 9112 section 9.3.1); a POST is not.
 fn exchange(settings: &Settings, kept: &mut Option<BufReader<TcpStream>>) -> Result<Answer, &'static str> {
-    let mut connection = match kept.take() {
-        Some(connection) => connection,
-        None => {
-            let socket = TcpStream::connect(settings.to).map_err(|_| "refused")?;
-            socket.set_nodelay(true).and_then(|()| socket.set_read_timeout(Some(settings.patience))).map_err(word)?;
-            BufReader::new(socket)
+    if let Some(connection) = kept.take() {
+        let outcome = ask(settings, connection, kept);
+        let may_repeat = ["GET", "HEAD"].contains(&settings.method.as_str());
+        if !(may_repeat && outcome.as_ref().is_err_and(|failure| *failure == GONE)) {
+            return outcome;
         }
-    };
+    }
+    let socket = TcpStream::connect(settings.to).map_err(|_| "refused")?;
+    socket.set_nodelay(true).and_then(|()| socket.set_read_timeout(Some(settings.patience))).map_err(word)?;
+    ask(settings, BufReader::new(socket), kept)
+}
+
+/// One request and its answer over this connection, which is kept if it goes on.
+fn ask(
+    settings: &Settings,
+    mut connection: BufReader<TcpStream>,
+    kept: &mut Option<BufReader<TcpStream>>,
+) -> Result<Answer, &'static str> {
     let Settings { method, path, to, .. } = settings;
     let fields: String = settings.field.iter().map(|field| format!("{field}\r\n")).collect();
     let length = if method == "POST" || method == "PUT" { "Content-Length: 0\r\n" } else { "" };
     let request = format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\n{fields}{length}\r\n");
-    connection.get_mut().write_all(request.as_bytes()).map_err(word)?;
+    connection.get_mut().write_all(request.as_bytes()).map_err(|_| GONE)?;
+    match connection.fill_buf() {
+        Ok([]) => return Err(GONE),
+        Err(error) if word_for(&error) == TOO_LATE => return Err(TOO_LATE),
+        Err(_) => return Err(GONE),
+        Ok(_) => {}
+    }
     let (answer, stays) = read_answer(&mut connection, method == "HEAD")?;
     if stays {
         *kept = Some(connection);
@@ -179,23 +199,29 @@ fn pass_over(from: &mut BufReader<TcpStream>, length: u64) -> Result<(), &'stati
     if passed == length { Ok(()) } else { Err("cut off") }
 }
 
+const TOO_LATE: &str = "too late";
+
 fn word(error: io::Error) -> &'static str {
-    if error.kind() == ErrorKind::WouldBlock || error.kind() == ErrorKind::TimedOut { "too late" } else { "cut off" }
+    word_for(&error)
+}
+
+fn word_for(error: &io::Error) -> &'static str {
+    if error.kind() == ErrorKind::WouldBlock || error.kind() == ErrorKind::TimedOut { TOO_LATE } else { "cut off" }
 }
 
 impl Tally {
     fn print(mut self, settings: &Settings, took: Duration) {
         let count = self.from_sending.len();
         let rate = count as f64 / took.as_secs_f64();
-        println!("requests   {count}, {rate:.0}/s");
-        println!("answers    {}", list(&self.answers));
+        tell!("requests   {count}, {rate:.0}/s");
+        tell!("answers    {}", list(&self.answers));
         if !self.failures.is_empty() {
-            println!("failures   {}", list(&self.failures));
+            tell!("failures   {}", list(&self.failures));
         }
-        println!("backends   {}", list(&self.backends));
-        println!("time       {}", percentiles(&mut self.from_sending));
+        tell!("backends   {}", list(&self.backends));
+        tell!("time       {}", percentiles(&mut self.from_sending));
         if settings.rate.is_some() {
-            println!("since due  {}", percentiles(&mut self.from_due));
+            tell!("since due  {}", percentiles(&mut self.from_due));
         }
     }
 }

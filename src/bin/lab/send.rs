@@ -48,11 +48,12 @@ pub(crate) fn run(settings: &Settings) -> io::Result<()> {
         end = listen(&mut socket, wait, is_last, settings.reads, &mut heard)?;
     }
     let text = String::from_utf8_lossy(&heard).replace('\r', "");
-    print!("{text}");
-    if !text.is_empty() && !text.ends_with('\n') {
-        println!();
+    match text.strip_suffix('\n') {
+        Some(text) => tell!("{text}"),
+        None if text.is_empty() => {}
+        None => tell!("{text}"),
     }
-    println!(
+    tell!(
         "-- {}",
         match end {
             End::Silence => "still open",
@@ -77,7 +78,7 @@ fn listen(socket: &mut TcpStream, wait: Duration, renewed: bool, reads: bool, he
             Ok(0) => return Ok(End::Closed),
             Ok(count) => {
                 if reads {
-                    println!("-- a read brought {count} bytes");
+                    tell!("-- a read brought {count} bytes");
                 }
                 heard.extend_from_slice(&buffer[..count]);
                 if renewed {

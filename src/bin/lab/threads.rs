@@ -37,20 +37,20 @@ pub(crate) fn run(settings: &Settings) -> io::Result<()> {
     }
     let took = began.elapsed();
     let count = u32::try_from(threads.len()).unwrap_or(u32::MAX).max(1);
-    println!("started    {count} threads, {} each", super::show(took / count));
+    tell!("started    {count} threads, {} each", super::show(took / count));
     if let Some(error) = refusal {
-        println!("refused    the next one: {error}");
+        tell!("refused    the next one: {error}");
     }
     if let (Some(before), Some(now)) = (before, Memory::now()) {
         let each = |now: u64, before: u64| now.saturating_sub(before) / u64::from(count);
-        println!("memory     {} KiB each in use", each(now.resident, before.resident));
-        println!("promised   {} KiB each, should they ever need it", each(now.promised, before.promised));
+        tell!("memory     {} KiB each in use", each(now.resident, before.resident));
+        tell!("promised   {} KiB each, should they ever need it", each(now.promised, before.promised));
     }
     drop(gate);
     for thread in threads {
         drop(thread.join());
     }
-    println!("woken      {} from one thread to another that sleeps", super::show(hand_over(settings.rounds)));
+    tell!("woken      {} from one thread to another that sleeps", super::show(hand_over(settings.rounds)));
     Ok(())
 }
 
