@@ -200,7 +200,7 @@ fn only_the_script_and_the_style_that_we_wrote_may_run() {
 }
 
 #[test]
-fn every_page_that_the_page_links_to_is_served() {
+fn every_chapter_that_the_page_links_to_is_served() {
     let house = House::start();
     let links: Vec<&str> = PAGE.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     let in_script = PAGE.split(".', '").skip(1).filter_map(|rest| rest.split_once("'],"));
@@ -405,7 +405,7 @@ fn everything_is_reached_by_keyboard() {
             break;
         }
     }
-    for expected in ["All numbers as a table", "theme", "speed", "Read\u{a0}on", "(chosen)", "and for Prometheus"] {
+    for expected in ["All numbers as a table", "theme", "speed", "Chapter\u{a0}8", "(chosen)", "and for Prometheus"] {
         assert!(reached.iter().any(|name| name == expected), "{expected} is not among {reached:#?}");
     }
 }

@@ -16,7 +16,7 @@ pub(super) enum Wish {
     Page,
     /// The page without script.
     Tables,
-    /// A page of `docs/`.
+    /// A chapter of the walkthrough.
     Reading(&'static str),
     Alive,
     Ready,
@@ -62,7 +62,7 @@ fn wish(path: &str) -> Option<Wish> {
         "/stats.json" => Wish::Stats,
         "/metrics" => Wish::Metrics,
         "/events" => Wish::Events,
-        _ if path.starts_with("/docs/") => Wish::Reading(reading::page(path.strip_prefix("/docs/")?)?),
+        _ if path.starts_with("/docs/") => Wish::Reading(reading::chapter(path.strip_prefix("/docs/")?)?),
         _ => {
             // A name may have slashes of its own.
             let (name, order) = path.strip_prefix("/backends/")?.rsplit_once('/')?;

@@ -12,7 +12,7 @@
 //! - `answer`: what is answered, and the fields that go with everything;
 //! - `pulse`: the numbers four times a second, and what has happened in between;
 //! - `stats`: the numbers as JSON;
-//! - `reading`: pages of `docs/`;
+//! - `reading`: the chapters of the walkthrough;
 //! - `page`: the glass box, and its tables for those without script;
 //! - `tables`: the same numbers as plain tables.
 
