@@ -83,7 +83,7 @@ impl Connection {
             Interest::READABLE | Interest::WRITABLE,
         )?;
         let connection = Connection::new(socket, key, &self.hints, self.ear.clone());
-        connection.ear.call(connection.number, &Call::Dial(address));
+        connection.ear.hear(connection.number, || Call::Dial(address));
         Ok(connection)
     }
 
@@ -91,13 +91,13 @@ impl Connection {
     pub fn bind_to(&mut self, owner: &Connection) {
         self.hints.bind(self.key, Some(owner.key.descriptor()));
         self.ear = owner.ear.clone();
-        self.ear.call(self.number, &Call::Bind);
+        self.ear.hear(self.number, || Call::Bind);
     }
 
     /// From now on, events of `self` wake nobody; their hints stay.
     pub fn unbind(&mut self) {
         self.hints.bind(self.key, None);
-        self.ear.call(self.number, &Call::Rest);
+        self.ear.hear(self.number, || Call::Rest);
         self.ear = Ear::default();
     }
 
@@ -146,7 +146,7 @@ impl Connection {
             return Err(ErrorKind::WouldBlock.into());
         }
         let outcome = retry_interrupted(|| self.socket.read(buffer));
-        self.ear.call(self.number, &Call::Read(outcome.as_ref().map(|&n| &buffer[..n])));
+        self.ear.hear(self.number, || Call::Read(outcome.as_ref().map(|&n| &buffer[..n])));
         match &outcome {
             // A full buffer means that there may be more. A short read means that there isn't, with one exception: an
             // end that came in the same event gives no second one. CLOSED, which stays, remembers that.
@@ -206,7 +206,7 @@ impl Connection {
                 retry_interrupted(|| self.socket.write_vectored(&slices[..count]))
             }
         };
-        self.ear.call(self.number, &Call::Write(pieces, outcome.as_ref().copied()));
+        self.ear.hear(self.number, || Call::Write(pieces, outcome.as_ref().copied()));
         let blocked = match &outcome {
             Ok(written) => *written < wanted,
             // NotConnected: some systems say so of a connection that is still being made.
@@ -248,7 +248,7 @@ impl Connection {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Glance::Quiet,
             Err(_) => Glance::Ended,
         };
-        self.ear.call(self.number, &Call::Glance(seen));
+        self.ear.hear(self.number, || Call::Glance(seen));
         if seen != Glance::Quiet {
             self.hints.put(self.key, hinted); // not contradicted
         }
@@ -275,13 +275,13 @@ impl Connection {
     /// # Errors
     /// The connection is lost already.
     pub fn shutdown_write(&self) -> io::Result<()> {
-        self.ear.call(self.number, &Call::Shutdown);
+        self.ear.hear(self.number, || Call::Shutdown);
         self.socket.shutdown(Shutdown::Write)
     }
 
     /// Makes the coming close a reset, for where a clean end would say that all is well.
     pub fn reset_on_close(&self) {
-        self.ear.call(self.number, &Call::Reset);
+        self.ear.hear(self.number, || Call::Reset);
         // An error means that there is no connection left to reset.
         let _gone: rustix::io::Result<()> = set_socket_linger(&self.socket, Some(Duration::ZERO));
     }
@@ -289,7 +289,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.ear.call(self.number, &Call::Close);
+        self.ear.hear(self.number, || Call::Close);
     }
 }
 

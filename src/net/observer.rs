@@ -50,12 +50,23 @@ pub trait Observer: Send + Sync {
 pub(super) struct Ear(Option<Arc<dyn Observer>>);
 
 impl Ear {
-    /// Tells of a call.
-    pub(super) fn call(&self, number: u64, call: &Call<'_>) {
+    /// Tells of a call. Whoever isn't observed pays for the look alone: the call is not even made up.
+    #[inline]
+    pub(super) fn hear<'a>(&self, number: u64, call: impl FnOnce() -> Call<'a>) {
         if let Some(observer) = &self.0 {
-            observer.call(number, call);
+            tell(&**observer, number, &call());
         }
     }
+}
+
+#[cold]
+fn tell(observer: &dyn Observer, number: u64, call: &Call<'_>) {
+    observer.call(number, call);
+}
+
+#[cold]
+fn note(observer: &dyn Observer, what: fmt::Arguments<'_>) {
+    observer.note(what);
 }
 
 impl Connection {
@@ -65,9 +76,10 @@ impl Connection {
     }
 
     /// Tells the observer, if there is one, what was decided.
+    #[inline]
     pub fn note(&self, what: fmt::Arguments<'_>) {
         if let Some(observer) = &self.ear.0 {
-            observer.note(what);
+            note(&**observer, what);
         }
     }
 
@@ -76,10 +88,5 @@ impl Connection {
         if let Some(observer) = &self.ear.0 {
             observer.meet(name);
         }
-    }
-
-    /// Whether somebody listens.
-    pub fn is_observed(&self) -> bool {
-        self.ear.0.is_some()
     }
 }
