@@ -140,7 +140,7 @@ impl Copy {
     fn make() -> Copy {
         let folder = root().join("target/exercises");
         let copy = Copy { folder };
-        for part in ["src", "tests", "Cargo.toml", "Cargo.lock"] {
+        for part in ["src", "tests", "docs", "Cargo.toml", "Cargo.lock"] {
             copy.bring(Path::new(part));
         }
         copy.remove_what_is_gone(Path::new("src"));
@@ -155,7 +155,7 @@ impl Copy {
                 self.bring(&part.join(entry.unwrap().file_name()));
             }
         } else {
-            self.write(part, &fs::read_to_string(&from).unwrap());
+            self.write(part, &fs::read(&from).unwrap());
         }
     }
 
@@ -172,20 +172,20 @@ impl Copy {
     }
 
     /// Writes only what differs: an older file is one that need not be built again.
-    fn write(&self, part: &Path, text: &str) {
+    fn write(&self, part: &Path, content: &[u8]) {
         let to = self.folder.join(part);
-        if fs::read_to_string(&to).is_ok_and(|there| there == text) {
+        if fs::read(&to).is_ok_and(|there| there == content) {
             return;
         }
         fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::write(to, text).unwrap();
+        fs::write(to, content).unwrap();
     }
 
     /// Makes changes, runs tests, and takes the changes back. The names of those that failed, and of those that ran.
     fn test(&self, changes: &[Change], flags: &[&str]) -> Result<(BTreeSet<String>, BTreeSet<String>), String> {
         let files = changed(changes)?;
         for (file, text) in &files {
-            self.write(file, text);
+            self.write(file, text.as_bytes());
         }
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["test", "--locked"]).args(flags).current_dir(&self.folder);
@@ -193,7 +193,7 @@ impl Copy {
         cargo.env_remove("BLESS").env_remove("RUSTFLAGS").env("RUST_BACKTRACE", "0");
         let output = cargo.output().unwrap();
         for (file, _) in &files {
-            self.write(file, &fs::read_to_string(root().join(file)).unwrap());
+            self.write(file, &fs::read(root().join(file)).unwrap());
         }
         let said = String::from_utf8_lossy(&output.stdout);
         let named = |end: &str| {
