@@ -3,11 +3,15 @@
 //! A change is a block of `diff` below a line that names its file. It has no line numbers: the lines that stay or go must
 //! stand in the file once, in that order.
 
-use super::{Block, Page, blesses, none, page, replace, root};
+use super::{Block, Page, blesses, none, page, pages, replace, root};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// A change to one file.
 struct Change {
@@ -140,8 +144,12 @@ impl Copy {
     fn make() -> Copy {
         let folder = root().join("target/exercises");
         let copy = Copy { folder };
-        for part in ["src", "tests", "docs", "Cargo.toml", "Cargo.lock"] {
+        for part in ["src", "tests", "Cargo.toml", "Cargo.lock"] {
             copy.bring(Path::new(part));
+        }
+        // The admin page has some pages in it.
+        for page in pages() {
+            copy.write(Path::new(&page.name), &page.text);
         }
         copy.remove_what_is_gone(Path::new("src"));
         copy.remove_what_is_gone(Path::new("tests"));
@@ -155,7 +163,7 @@ impl Copy {
                 self.bring(&part.join(entry.unwrap().file_name()));
             }
         } else {
-            self.write(part, &fs::read(&from).unwrap());
+            self.write(part, &fs::read_to_string(&from).unwrap());
         }
     }
 
@@ -172,30 +180,30 @@ impl Copy {
     }
 
     /// Writes only what differs: an older file is one that need not be built again.
-    fn write(&self, part: &Path, content: &[u8]) {
+    fn write(&self, part: &Path, text: &str) {
         let to = self.folder.join(part);
-        if fs::read(&to).is_ok_and(|there| there == content) {
+        if fs::read_to_string(&to).is_ok_and(|there| there == text) {
             return;
         }
         fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::write(to, content).unwrap();
+        fs::write(to, text).unwrap();
     }
 
     /// Makes changes, runs tests, and takes the changes back. The names of those that failed, and of those that ran.
     fn test(&self, changes: &[Change], flags: &[&str]) -> Result<(BTreeSet<String>, BTreeSet<String>), String> {
         let files = changed(changes)?;
         for (file, text) in &files {
-            self.write(file, text.as_bytes());
+            self.write(file, text);
         }
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["test", "--locked"]).args(flags).current_dir(&self.folder);
         cargo.env("CARGO_TARGET_DIR", self.folder.join("target")).env("CARGO_PROFILE_DEV_DEBUG", "0");
         cargo.env_remove("BLESS").env_remove("RUSTFLAGS").env("RUST_BACKTRACE", "0");
-        let output = cargo.output().unwrap();
+        let outcome = output_in_time(&mut cargo, &self.folder);
         for (file, _) in &files {
-            self.write(file, &fs::read(root().join(file)).unwrap());
+            self.write(file, &fs::read_to_string(root().join(file)).unwrap());
         }
-        let said = String::from_utf8_lossy(&output.stdout);
+        let said = outcome?;
         let named = |end: &str| {
             let lines = said.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(end));
             lines.map(str::to_owned).collect::<BTreeSet<String>>()
@@ -203,11 +211,35 @@ impl Copy {
         let failed = named(" ... FAILED");
         let passed = named(" ... ok");
         if failed.is_empty() && passed.is_empty() {
-            return Err(format!("no test ran: {}", String::from_utf8_lossy(&output.stderr)));
+            let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error")).collect();
+            return Err(format!("no test ran: {}", errors.join("; ")));
         }
         let ran = failed.union(&passed).cloned().collect();
         Ok((failed, ran))
     }
+}
+
+/// What a command says on both streams. One that does not end is ended, with everything that it has started.
+fn output_in_time(command: &mut Command, folder: &Path) -> Result<String, String> {
+    const LONGEST: Duration = Duration::from_secs(240);
+    let said = folder.join("said");
+    let file = File::create(&said).unwrap();
+    command.process_group(0).stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+    let mut child = command.spawn().unwrap();
+    let deadline = Instant::now() + LONGEST;
+    let in_time = loop {
+        if child.try_wait().unwrap().is_some() {
+            break true;
+        }
+        if Instant::now() >= deadline {
+            break false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    let _gone = kill_process_group(Pid::from_child(&child), Signal::KILL);
+    let _ended = child.wait();
+    let text = String::from_utf8_lossy(&fs::read(&said).unwrap()).into_owned();
+    if in_time { Ok(text) } else { Err(format!("{command:?} does not end:\n{text}")) }
 }
 
 /// Breaks what each chapter breaks: exactly the tests that it names turn red.
