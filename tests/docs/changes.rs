@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -138,12 +139,15 @@ pub(crate) fn check(chapters: &[Page]) {
 /// A copy of the tree, in which things may be broken. It stays, so that the next run finds most of it built.
 struct Copy {
     folder: PathBuf,
+    /// Two tests at once would break it for each other.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Copy {
     fn make() -> Copy {
         let folder = root().join("target/exercises");
-        let copy = Copy { folder };
+        static ALONE: Mutex<()> = Mutex::new(());
+        let copy = Copy { folder, _alone: ALONE.lock().unwrap_or_else(PoisonError::into_inner) };
         for part in ["src", "tests", "Cargo.toml", "Cargo.lock"] {
             copy.bring(Path::new(part));
         }
