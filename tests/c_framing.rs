@@ -586,6 +586,7 @@ fn a_trailer_does_not_steer_framing_routing_or_authentication() {
         "Trailer: X",
         "Host: b",
         "Connection: close",
+        "Close: 1",
         "Connection: X-Good",
         "Keep-Alive: timeout=1",
         "Proxy-Connection: close",

@@ -151,10 +151,11 @@ pub(super) fn connection_named<'f>(fields: &'f [Field<'_>]) -> impl Iterator<Ite
 /// Names that a trailer section may not carry on: they would steer framing, routing, authentication, caching or the
 /// next hop after the decision was made from the head (RFC 9110 section 6.5.1).
 pub(super) fn is_forbidden_in_trailers(name: &str) -> bool {
-    const FORBIDDEN: [&str; 22] = [
+    const FORBIDDEN: [&str; 23] = [
         "age",
         "authorization",
         "cache-control",
+        "close",
         "content-encoding",
         "content-range",
         "content-type",
