@@ -17,8 +17,8 @@ pub(super) struct Asked {
     pub(super) spare: Option<Need>,
     /// Which of the backend's addresses a new connection goes to.
     address: usize,
-    /// How many more there are to try.
-    addresses_left: usize,
+    /// How many have been tried.
+    addresses_tried: usize,
 }
 
 impl Asked {
@@ -27,7 +27,7 @@ impl Asked {
         Asked {
             spare: Some(need),
             address: pick.place.preferred_address(),
-            addresses_left: pick.place.address_count().saturating_sub(1),
+            addresses_tried: 0,
             place: pick.place,
             trial: pick.trial,
         }
@@ -35,10 +35,12 @@ impl Asked {
 
     /// Goes on to the backend's next address, by a new connection. `false`: there is none.
     pub(super) fn try_next_address(&mut self) -> bool {
-        let Some(left) = self.addresses_left.checked_sub(1) else { return false };
+        self.addresses_tried += 1;
+        if self.addresses_tried >= self.place.address_count() {
+            return false;
+        }
         self.spare = None;
         self.address += 1;
-        self.addresses_left = left;
         true
     }
 }
