@@ -8,6 +8,7 @@
 //! no client of the balancer reaches these commands.
 
 use crate::http::{BodyFraming, FieldTable, HeadScan, Limits, Request, client_may_stay};
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -114,6 +115,21 @@ enum Mood {
     Dead(Instant),
 }
 
+/// What it does from now on, behind its name.
+impl fmt::Display for Mood {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mood::Well => f.write_str("is well"),
+            Mood::Slow(time) => write!(f, "takes {} ms for each answer", time.as_millis()),
+            Mood::Failing => f.write_str("answers every request with 500"),
+            Mood::Dead(until) => {
+                let left = until.saturating_duration_since(Instant::now()).as_secs_f64().round();
+                write!(f, "refuses connections for {left} s")
+            }
+        }
+    }
+}
+
 /// A backend as its own threads and its neighbours see it.
 struct Patient {
     address: SocketAddr,
@@ -144,7 +160,7 @@ impl Patient {
     }
 
     fn take_to_heart(&self, mood: Mood) {
-        log::info!("the demonstration's backend on {}: {mood:?}", self.address);
+        log::info!("the demonstration's backend on {} {mood}", self.address);
         *self.mood() = mood;
         self.changed.notify_all();
         if let Mood::Dead(_) = mood {
@@ -283,7 +299,7 @@ fn command<'a>(
     }
     let (word, query) = told.split_once('?').unwrap_or((told, ""));
     let port = patient.address.port();
-    let (said, mood) = match word {
+    let mood = match word {
         "slow" => {
             let Some(time) = time(query, "ms", Duration::from_millis(1), SLOW) else {
                 let most = LONGEST.as_millis();
@@ -292,15 +308,15 @@ fn command<'a>(
                     format!("ms is a whole number up to {most}, as in /demo/slow?ms=500"),
                 );
             };
-            (format!("takes {} ms for each answer", time.as_millis()), Mood::Slow(time))
+            Mood::Slow(time)
         }
-        "fail" => ("answers every request with 500".to_owned(), Mood::Failing),
+        "fail" => Mood::Failing,
         "die" => {
             let Some(time) = time(query, "s", Duration::from_secs(1), DEAD) else {
                 let most = LONGEST.as_secs();
                 return refused("400 Bad Request", format!("s is a whole number up to {most}, as in /demo/die?s=20"));
             };
-            (format!("refuses connections for {} s", time.as_secs()), Mood::Dead(Instant::now() + time))
+            Mood::Dead(Instant::now() + time)
         }
         "well" if query.is_empty() => {
             let body = "All backends of the demonstration are well\n".to_owned();
@@ -311,7 +327,7 @@ fn command<'a>(
     };
     let other = ward.iter().find(|other| other.address != patient.address && !other.is_dead());
     let from = other.map_or(patient.address, |other| other.address);
-    let body = format!("The backend on :{port} {said}. To end that: curl -X POST {from}/demo/well\n");
+    let body = format!("The backend on :{port} {mood}. To end that: curl -X POST {from}/demo/well\n");
     Some((Answer { status: "200 OK", body }, vec![(patient, mood)]))
 }
 
