@@ -4,6 +4,8 @@
 //! Both directions run at once, since a backend may answer before it has read the request: every turn moves both, and
 //! waits for whatever either still needs.
 
+mod patience;
+
 use super::desk::Desk;
 use super::gather::{Gather, Gathered, Missing};
 use super::leg::{Asked, Leg, spare_life};
@@ -22,7 +24,6 @@ use crate::http::{
     backend_may_be_reused, client_may_stay, forward_interim, forward_response,
 };
 use crate::live::Snapshot;
-use crate::metrics::WaitsFor;
 use crate::net::{Connection, Glance, Wants};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -538,55 +539,6 @@ impl Exchange {
         match self.verdict.persistence {
             Persistence::Stays | Persistence::StaysByRequest => After::Stay,
             Persistence::Closes => After::Close,
-        }
-    }
-
-    /// Whether something has been waited for too long.
-    fn overdue(&self, desk: &Desk) -> Option<Reason> {
-        let (deadline, reason) = self.deadline();
-        (desk.now >= deadline).then_some(reason)
-    }
-
-    /// Until when this exchange waits for what it waits for, and what it means if that does not come.
-    pub(super) fn deadline(&self) -> (Instant, Reason) {
-        let timeouts = &self.snapshot.config.timeouts;
-        if let Some(until) = self.upload.collects_until() {
-            return (until, Reason::ClientBodyTimeout);
-        }
-        if let Some(waiting) = &self.waiting {
-            return (waiting.joined() + timeouts.queue, Reason::QueueTimeout);
-        }
-        if let Some(leg) = self.leg.as_ref().filter(|leg| leg.is_connecting()) {
-            return (leg.since + timeouts.connect, Reason::BackendConnectTimeout);
-        }
-        if self.said == Said::Head {
-            let reader_is_slow = self.download.has_leftover();
-            let reason = if reader_is_slow { Reason::ClientBodyTimeout } else { Reason::BackendBodyTimeout };
-            return (self.progress + timeouts.response_body, reason);
-        }
-        if self.upload.state == Sending::Going {
-            let reason = if self.awaits_backend() { Reason::BackendBodyTimeout } else { Reason::ClientBodyTimeout };
-            return (self.progress + timeouts.request_body, reason);
-        }
-        (self.upload.done() + timeouts.response_head, Reason::BackendHeadTimeout)
-    }
-
-    /// It is the backend that is waited for, and not the rest of the client's body.
-    fn awaits_backend(&self) -> bool {
-        // A client that asked for a 100 waits for the backend as we do.
-        let is_asked = self.traits.expects_continue && self.said == Said::Nothing && self.upload.is_whole();
-        self.upload.state != Sending::Going || self.upload.waits_for_backend() || is_asked
-    }
-
-    /// What it waits for while it is parked: of several things, the one whose deadline counts.
-    pub(super) fn waits_for(&self) -> WaitsFor {
-        if self.waiting.is_some() {
-            return WaitsFor::Queue;
-        }
-        match (self.deadline().1 == Reason::ClientBodyTimeout, self.said) {
-            (true, Said::Head) => WaitsFor::SlowReader,
-            (true, Said::Nothing | Said::Interim) => WaitsFor::Body,
-            (false, _) => WaitsFor::Backend,
         }
     }
 
