@@ -386,6 +386,21 @@ fn a_gentle_close_has_an_end() {
     house.comes_to_rest();
 }
 
+#[test]
+fn a_client_that_has_said_that_it_sends_no_more_is_not_waited_for() {
+    let house = House::before(Backend::answering(OK));
+    each(["GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"], |request| {
+        let mut client = house.client();
+        client.send(request.as_bytes());
+        assert_eq!(client.read_response("GET").text(), "ok", "{}", client.story());
+        client.expect_closed();
+        // It keeps its end open. A gentle close would wait for it for a second.
+        let closed = Instant::now();
+        house.comes_to_rest();
+        assert!(closed.elapsed() < Duration::from_millis(900), "{:?}", closed.elapsed());
+    });
+}
+
 // Clients that go away.
 
 /// A backend that reads a request and then waits for the balancer to leave.

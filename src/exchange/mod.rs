@@ -234,6 +234,10 @@ impl Client {
                         self.connection.note(format_args!("done, and the client may ask again"));
                         self.idle(desk);
                     }
+                    After::Done => {
+                        self.connection.note(format_args!("done, and the client asks no more"));
+                        return Ok(());
+                    }
                     After::Close => {
                         self.connection.note(format_args!("done, and the client's connection ends with it"));
                         self.phase = Phase::Lingering(Box::new(Linger::after(Vec::new(), desk)));

@@ -96,6 +96,9 @@ pub(super) enum After {
     Stay,
     /// It is closed, gently.
     Close,
+    /// It is closed at once: the client has said that it sends no more, and there is nothing unread that a close would
+    /// answer with a reset.
+    Done,
     /// It belongs to another protocol now.
     Tunnel(Box<Tunnel>),
 }
@@ -279,7 +282,7 @@ impl Exchange {
             self.record.connect = leg.connect;
         }
         let wait = match (up, down) {
-            (_, Ok(After::Stay)) => return Ok(self.finish(desk)),
+            (_, Ok(After::Stay)) => return Ok(self.finish(client, desk)),
             (_, Ok(after)) => return Ok(after),
             (_, Err(Stop::Fault(fault))) => return Err(Stop::Fault(fault)),
             (Ok(()), Err(Stop::NotYet(wait))) => wait,
@@ -533,11 +536,13 @@ impl Exchange {
     }
 
     /// The client has everything.
-    fn finish(&mut self, desk: &mut Desk) -> After {
+    fn finish(&mut self, client: &Connection, desk: &mut Desk) -> After {
         self.release_backend(desk);
         self.count_out(None, 0, desk);
         match self.verdict.persistence {
             Persistence::Stays | Persistence::StaysByRequest => After::Stay,
+            // Some old clients send an empty line behind a body, whatever they have said.
+            Persistence::Closes if !self.traits.may_stay && self.traits.is_bodiless && client.is_quiet() => After::Done,
             Persistence::Closes => After::Close,
         }
     }

@@ -260,6 +260,11 @@ impl Connection {
         self.hints.read(self.key) & (READABLE | CLOSED | BROKEN) != 0
     }
 
+    /// Whether all that is known to have come was read, and no end or loss.
+    pub fn is_quiet(&self) -> bool {
+        !self.holds_bytes() && !self.is_stirring()
+    }
+
     /// Whether the kernel has said that the peer's direction, or the connection, has ended.
     pub fn is_ending(&self) -> bool {
         self.hints.read(self.key) & (CLOSED | BROKEN) != 0
