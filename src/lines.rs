@@ -130,7 +130,7 @@ impl Lines {
         if lines.is_empty() {
             return;
         }
-        // The next batch will be about as large: grown from nothing, it would be copied half a dozen times.
+        // The next batch will be about as large: grown from nothing, it would be copied several times.
         let batch = std::mem::replace(lines, Vec::with_capacity(lines.len() * 5 / 4));
         if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) = self.batches.try_send(batch) {
             self.desk.lose(count_lines(&batch));

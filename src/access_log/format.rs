@@ -158,7 +158,7 @@ fn milliseconds(duration: Duration, out: &mut Vec<u8>) {
     out.extend_from_slice(b"ms");
 }
 
-/// As `SocketAddr` is written, in a fifth of the instructions where it is IPv4.
+/// As `SocketAddr` is written, without the formatting machinery where it is IPv4.
 fn socket(address: SocketAddr, out: &mut Vec<u8>) {
     match address {
         SocketAddr::V4(_) => {
