@@ -6,6 +6,11 @@ use std::io::{self, IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 use threadbare::balance::BackendSettings;
 use threadbare::demo::{self, DemoBackend};
 use threadbare::net::handover::{self, Offer};
@@ -15,6 +20,17 @@ use threadbare::{Balancer, Config, StartError, logger};
 
 /// Something was cut short.
 const CUT: u8 = 3;
+
+/// What a signal says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// SIGHUP.
+    Reload,
+    /// SIGTERM or SIGINT.
+    End,
+    /// A newer process accepts from the listening sockets.
+    Taken,
+}
 
 fn main() -> ExitCode {
     let passed = net::activated(); // before any thread is there to see the environment change
@@ -32,6 +48,15 @@ fn main() -> ExitCode {
 fn run(mut passed: Vec<Passed>, config: Config) -> Result<ExitCode, StartError> {
     let system = |what| move |error| StartError::System(what, error);
     let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT]).map_err(system("the signals"))?;
+    let is_taken = Arc::new(AtomicBool::new(false));
+    let mut next = {
+        let is_taken = Arc::clone(&is_taken);
+        move || match signals.forever().next() {
+            Some(SIGHUP) => Word::Reload,
+            _ if is_taken.swap(false, Ordering::AcqRel) => Word::Taken,
+            _ => Word::End,
+        }
+    };
     let notifier = Notifier::from_env();
     let mut inherited = match &config.handover {
         Some(path) => handover::take_over(path).map_err(system("the take-over"))?,
@@ -48,7 +73,7 @@ fn run(mut passed: Vec<Passed>, config: Config) -> Result<ExitCode, StartError> 
         inherited.done().map_err(system("the take-over"))?;
         notifier.main_process();
     }
-    let offer = current.handover.as_ref().map(|path| offer(path, &balancer));
+    let offer = current.handover.as_ref().map(|path| offer(path, &balancer, is_taken));
     let _offer = offer.transpose().map_err(system("the hand-over"))?;
     greet(&balancer, is_demo);
     if is_demo && balancer.admin_address().is_none() {
@@ -57,29 +82,40 @@ fn run(mut passed: Vec<Passed>, config: Config) -> Result<ExitCode, StartError> 
     notifier.ready();
     let _watchdog = notifier.watchdog(balancer.is_alive()).map_err(system("the watchdog"))?;
 
-    while signals.forever().next() == Some(SIGHUP) {
+    let reopen_logs = balancer.log_reopener();
+    let reopen_logs = move || reopen_logs().unwrap_or_else(|error| log::error!("{error}; the old file is kept"));
+    let mut word = next();
+    while word == Word::Reload {
         notifier.reloading();
-        if let Err(error) = balancer.reopen_logs() {
-            log::error!("{error}; the old file is kept");
-        }
+        reopen_logs();
         // Whoever only rotates a log has nothing to be read again, and is not told so.
         let writes_to_files = current.access_log.file.is_some() || current.wire_log.file.is_some();
         if current.has_file() || !writes_to_files {
             reload(&balancer, &mut current);
         }
         notifier.ready();
+        word = next();
     }
     notifier.stopping();
     balancer.announce_drain();
-    let delay = current.timeouts.drain_delay;
+    // Where a newer process accepts, nobody is sent here any more.
+    let delay = if word == Word::Taken { Duration::ZERO } else { current.timeouts.drain_delay };
     let timeout = current.timeouts.drain;
-    std::thread::spawn(move || {
-        while signals.forever().next() == Some(SIGHUP) {}
-        std::process::exit(i32::from(CUT)); // asked twice: now
+    let (end_delay, delay_ends) = mpsc::channel();
+    thread::spawn(move || {
+        let mut was_asked = word == Word::End;
+        loop {
+            match next() {
+                Word::Reload => reopen_logs(), // a log may be rotated while a long drain goes on
+                Word::Taken => _ = end_delay.send(()),
+                Word::End if was_asked => std::process::exit(i32::from(CUT)), // asked twice: now
+                Word::End => was_asked = true,
+            }
+        }
     });
     if !delay.is_zero() {
         log::info!("draining: accepting goes on for {delay:?}");
-        std::thread::sleep(delay);
+        let _is_over_or_taken = delay_ends.recv_timeout(delay);
     }
     log::info!("draining: what is in flight is finished, for at most {timeout:?}");
     if balancer.drain(timeout) {
@@ -90,7 +126,7 @@ fn run(mut passed: Vec<Passed>, config: Config) -> Result<ExitCode, StartError> 
 }
 
 /// Lets a newer process take the listening sockets over: once it accepts, this one drains.
-fn offer(path: &Path, balancer: &Balancer) -> io::Result<Offer> {
+fn offer(path: &Path, balancer: &Balancer, is_taken: Arc<AtomicBool>) -> io::Result<Offer> {
     let (listeners, admin) = (balancer.listeners(), balancer.admin_listener());
     let taken = admin.clone();
     handover::offer(
@@ -107,6 +143,7 @@ fn offer(path: &Path, balancer: &Balancer) -> io::Result<Offer> {
                 admin.stop(); // whoever asks from now on means the newer process
             }
             log::info!("the listening sockets have been taken over");
+            is_taken.store(true, Ordering::Release);
             if let Err(error) = signal_hook::low_level::raise(SIGTERM) {
                 log::error!("this process could not be told to drain: {error}");
             }

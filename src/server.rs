@@ -216,20 +216,21 @@ impl Balancer {
         }
     }
 
-    /// Opens the files of the logs again, for whoever has renamed them: what was handed over before is written to the
-    /// old one or the new one, whole.
-    ///
-    /// # Errors
-    /// One of them can't be opened: it stays what it was.
-    pub fn reopen_logs(&self) -> Result<(), StartError> {
-        let live = self.shared.live.current();
-        let places = [access_log_place(&live.config), wire_log_place(&live.config)];
-        for (log, place) in self.logs().into_iter().zip(places) {
-            if let Some(place @ Place::File(_)) = place {
-                log.write_to(open_log(log, &place)?).map_err(|error| StartError::System("a log", error))?;
+    /// What opens the files of the logs again, for whoever has renamed them, up to the end of a drain: what was handed over
+    /// before is written to the old one or the new one, whole. It fails where one of them can't be opened: that one stays
+    /// what it was.
+    pub fn log_reopener(&self) -> impl Fn() -> Result<(), StartError> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || {
+            let live = shared.live.current();
+            let places = [access_log_place(&live.config), wire_log_place(&live.config)];
+            for (log, place) in [&shared.access_log, &*shared.wire_log].into_iter().zip(places) {
+                if let Some(place @ Place::File(_)) = place {
+                    log.write_to(open_log(log, &place)?).map_err(|error| StartError::System("a log", error))?;
+                }
             }
+            Ok(())
         }
-        Ok(())
     }
 
     fn logs(&self) -> [&Lines; 2] {

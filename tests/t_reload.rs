@@ -237,3 +237,72 @@ fn a_drain_delay_lets_newcomers_in_for_a_while() {
     assert_eq!(client.read_response("GET").text(), "good");
     assert_eq!(program.exit_code(), 0);
 }
+
+/// A backend that answers "good" once the gate is open.
+fn behind(gate: &Gate) -> Backend {
+    let gate = gate.clone();
+    Backend::start(move |connection| {
+        while connection.read_request().is_some() {
+            gate.pass();
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood");
+        }
+    })
+}
+
+#[test]
+fn a_log_is_opened_again_while_a_drain_goes_on() {
+    for delay in ["0s", "1h"] {
+        let folder = Folder::new();
+        let (log, renamed) = (folder.file("access.log"), folder.file("access.log.1"));
+        let gate = Gate::new();
+        let backend = behind(&gate);
+        let mut program = Program::start(["--access-log-file", &log, "--drain-delay", delay, &backend.url()]);
+        let mut client = Client::connect(program.address());
+        client.send(b"GET /late HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        backend.wait_for_requests(1);
+        program.terminate();
+        program.stderr.wait_for("draining: ");
+        fs::rename(&log, &renamed).unwrap();
+        program.signal(Signal::HUP);
+        eventually(|| fs::exists(&log).unwrap(), "the file is there again");
+        gate.open();
+        assert_eq!(client.read_response("GET").text(), "good");
+        if delay == "0s" {
+            assert_eq!(program.exit_code(), 0, "SIGHUP does not cut a drain short");
+        }
+        eventually(|| fs::read_to_string(&log).unwrap().contains("/late"), "the line is in the new file");
+        assert_eq!(fs::read_to_string(&renamed).unwrap(), "");
+    }
+}
+
+#[test]
+fn a_process_that_drains_already_is_taken_over_and_still_finishes_what_it_has() {
+    for (delay, is_asked_again) in [("1h", false), ("1h", true), ("0s", false)] {
+        let folder = Folder::new();
+        let (config, socket) = (folder.file("config.toml"), folder.file("handover.sock"));
+        let gate = Gate::new();
+        let backend = behind(&gate);
+        let timeouts = format!("[timeouts]\ndrain_delay = \"{delay}\"\n");
+        let text = format!("handover = \"{socket}\"\n{LISTENER}{}{timeouts}", backends(&[&backend]));
+        fs::write(&config, text).unwrap();
+        let mut old = start(&config);
+        let mut client = Client::connect(old.address());
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        backend.wait_for_requests(1);
+        if is_asked_again {
+            // First taken over, then asked to end by whoever has started the new one.
+            let _new = start(&config);
+            old.stderr.wait_for("draining: what is in flight");
+            old.terminate();
+        } else {
+            old.terminate();
+            old.stderr.wait_for("draining: ");
+            let new = start(&config);
+            assert!(delay == "0s" || new.address() == old.address(), "it listens where the old one did");
+            old.stderr.wait_for("have been taken over");
+        }
+        gate.open();
+        assert_eq!(client.read_response("GET").text(), "good");
+        assert_eq!(old.exit_code(), 0, "delay {delay}, asked again: {is_asked_again}");
+    }
+}
