@@ -319,6 +319,7 @@ fn what_is_wrong_is_told_with_its_place() {
         ("[load]\nmax_body = \"many\"", "2:12", &["KiB"]),
         ("[load]\nconnections_per_address = 0", "2:27", &["1 to 1000000000"]),
         ("[load]\nrequests_per_address = \"10/s\"", "2:24", &["a whole number"]),
+        ("[load]\nrequest_burst_per_address = 5", "2:29", &["limits nobody", "`requests_per_address`"]),
         ("[limits]\nhead_bytes = \"1MiB\"", "2:14", &["64 B - 64 KiB"]),
         ("[limits]\nhead_bytes = 1", "2:14", &["64 B - 64 KiB"]),
         ("[limits]\nhead_fields = 0", "2:15", &["1 - 1000"]),
@@ -443,6 +444,11 @@ fn flags_override_the_file() {
 fn a_flag_that_makes_the_file_impossible_is_refused() {
     let message = complaint(BACKEND, &["--longest-ejection", "500ms"]);
     assert!(message.contains("--shortest-ejection") && message.contains("--longest-ejection"), "{message}");
+    let message = complaint(BACKEND, &["--request-burst-per-address", "5"]);
+    assert!(message.contains("--requests-per-address N too"), "{message}");
+    let burst = "[load]\nrequest_burst_per_address = 9\n";
+    let rate = config(&format!("{BACKEND}{burst}"), &["--requests-per-address", "5"]).load.rate_per_address();
+    assert_eq!(rate, Some(Rate { a_second: 5, burst: 9 }), "one from the file, one from a flag");
     let rate = config(BACKEND, &["--requests-per-address", "5"]).load.rate_per_address();
     assert_eq!(rate, Some(Rate { a_second: 5, burst: 5 }), "a burst of a second's worth, where none is given");
 }
@@ -705,6 +711,14 @@ fn the_reference_documents_every_key_and_no_other() {
     }
 }
 
+/// The keys without which this one is refused, as the file has them and as flags.
+fn needed_for(path: &str) -> (&'static str, &'static [&'static str]) {
+    match path {
+        "load.request_burst_per_address" => ("requests_per_address = 1\n", &["--requests-per-address", "1"]),
+        _ => ("", &[]),
+    }
+}
+
 #[test]
 fn every_example_of_the_reference_is_taken_and_is_not_the_default() {
     let rows = reference();
@@ -719,7 +733,7 @@ fn every_example_of_the_reference_is_taken_and_is_not_the_default() {
             "backend" => format!("{BACKEND}{example}"),
             "listener" if name == "address" => format!("{BACKEND}[[listener]]\n{example}"),
             "listener" => format!("{BACKEND}[[listener]]\naddress = \"127.0.0.1:0\"\n{example}"),
-            _ => format!("{BACKEND}[{section}]\n{example}"),
+            _ => format!("{BACKEND}[{section}]\n{}{example}", needed_for(&row.path).0),
         };
         let shown = check(&file, &[]);
         let is_shown = shown.contains(&format!("\n{example}\n")) || shown.starts_with(&format!("{example}\n"));
@@ -752,12 +766,13 @@ fn every_key_has_a_flag_that_says_the_same_except_a_secret_and_those_of_listener
         let file = if heading.is_empty() {
             format!("{}\n{BACKEND}", row.example)
         } else {
-            format!("{BACKEND}{heading}{}\n", row.example)
+            format!("{BACKEND}{heading}{}{}\n", needed_for(&row.path).0, row.example)
         };
         let words = as_flags(&row.flag, row.example.split_once(" = ").unwrap().1);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let needed = needed_for(&row.path).1;
+        let words: Vec<&str> = needed.iter().copied().chain(words.iter().map(String::as_str)).collect();
         assert_eq!(check(BACKEND, &words), check(&file, &[]), "{words:?}");
-        assert_ne!(check(BACKEND, &words), check(BACKEND, &[]), "{words:?}");
+        assert_ne!(check(BACKEND, &words), check(BACKEND, needed), "{words:?}");
     });
 }
 

@@ -294,6 +294,7 @@ impl Config {
         flags.apply(&mut config)?;
         config.take_places(&flags, file.is_some())?;
         config.check_ejections(file.as_ref())?;
+        config.check_burst(file.as_ref())?;
         config.check_admin(file.as_ref())?;
         if flags.check {
             return Err(ConfigError(Why::Shown(show::show(&config))));
@@ -403,14 +404,9 @@ impl Config {
         }
         let what = format!("the admin listener at {address} could be reached from other machines");
         let right = "listen at 127.0.0.1 or [::1], or say `anywhere = true` too";
-        let place = file.and_then(|file| file.complaint_about("admin.listen", &what, right));
-        Err(match place {
-            Some(complaint) => complaint.into(),
-            None => {
-                let right = "listen at 127.0.0.1 or [::1], or say --admin-anywhere on too";
-                flags::complaint(&format!("--admin {address}: {what}; {right}")).into()
-            }
-        })
+        let right_flags = "listen at 127.0.0.1 or [::1], or say --admin-anywhere on too";
+        let flag = format!("--admin {address}");
+        Err(complaint_about(file, &["admin.listen"], &what, right, &format!("{flag}: {what}; {right_flags}")))
     }
 
     /// Two keys that can only be wrong together.
@@ -422,11 +418,29 @@ impl Config {
         let what = format!("the shortest ejection ({shortest:?}) is longer than the longest ({longest:?})");
         let right = "`shortest_ejection` is at most `longest_ejection`";
         let keys = ["passive_health.longest_ejection", "passive_health.shortest_ejection"];
-        let placed = |file: &File| keys.iter().find_map(|key| file.complaint_about(key, &what, right));
-        Err(match file.and_then(placed) {
-            Some(complaint) => complaint.into(),
-            None => flags::complaint(&format!("{what}; --shortest-ejection is at most --longest-ejection")).into(),
-        })
+        let of_flags = format!("{what}; --shortest-ejection is at most --longest-ejection");
+        Err(complaint_about(file, &keys, &what, right, &of_flags))
+    }
+
+    /// A burst alone would look like a limit, and be none.
+    fn check_burst(&self, file: Option<&File>) -> Result<(), ConfigError> {
+        if self.load.request_burst_per_address.is_none() || self.load.requests_per_address.is_some() {
+            return Ok(());
+        }
+        let what = "a burst without a rate limits nobody";
+        let right = "say `requests_per_address` too: how many requests a second";
+        let of_flags = format!("--request-burst-per-address: {what}; say --requests-per-address N too");
+        Err(complaint_about(file, &["load.request_burst_per_address"], what, right, &of_flags))
+    }
+}
+
+/// What is wrong with values that are possible one by one: at the first of these keys that the file has, or else in the
+/// words of the flags.
+fn complaint_about(file: Option<&File>, keys: &[&str], what: &str, right: &str, of_flags: &str) -> ConfigError {
+    let placed = |file: &File| keys.iter().find_map(|key| file.complaint_about(key, what, right));
+    match file.and_then(placed) {
+        Some(complaint) => complaint.into(),
+        None => flags::complaint(of_flags).into(),
     }
 }
 
