@@ -4,7 +4,11 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Backend, Client, Gate, balancer, eventually};
+use threadbare::Balancer;
+use threadbare::balance::Condition;
 
 /// Holds every answer back until the gate is open; the answer is the target.
 fn gated(gate: &Gate) -> Backend {
@@ -154,4 +158,113 @@ fn a_place_that_its_client_can_not_use_any_more_goes_to_the_next() {
     let mut client = Client::connect(balancer.address());
     asks(&mut client, "/still");
     assert_eq!(client.read_response("GET").text(), "/still");
+}
+
+/// Says on /healthz whether it is well, answers /slow once the gate is open, and everything else at once, with its name.
+fn checked(name: &'static str, well: &Arc<AtomicBool>, gate: &Gate) -> Backend {
+    let (well, gate) = (Arc::clone(well), gate.clone());
+    Backend::start(move |connection| {
+        while let Some(request) = connection.read_request() {
+            let is_good = request.target != "/healthz" || well.load(Ordering::SeqCst);
+            if request.target == "/slow" {
+                gate.pass();
+            }
+            let status = if is_good { "200 OK" } else { "500 No" };
+            connection.send(format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{name}", name.len()).as_bytes());
+        }
+    })
+}
+
+/// One request at a time, and checks that tell at once how a backend is.
+fn checked_balancer(backends: &[&Backend], more: &[&str]) -> Balancer {
+    let urls: Vec<String> = backends.iter().map(|backend| backend.url()).collect();
+    let flags = "--max-in-flight 1 --health-path /healthz --health-interval 20ms --health-rise 1 --health-fall 1";
+    let flags: Vec<&str> = flags.split(' ').chain(more.iter().copied()).collect();
+    balancer(&urls.iter().map(String::as_str).collect::<Vec<_>>(), &flags)
+}
+
+fn are_up(balancer: &Balancer) -> Vec<bool> {
+    balancer.figures().backends.iter().map(|backend| backend.condition == Condition::Up).collect()
+}
+
+fn asks_tied(client: &mut Client, target: &str, pair: &str) {
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\nCookie: {pair}\r\n\r\n").as_bytes());
+}
+
+/// A client's cookie for the first backend.
+fn tied_to_the_first(balancer: &Balancer) -> String {
+    let mut client = Client::connect(balancer.address());
+    asks(&mut client, "/");
+    let answer = client.read_response("GET");
+    assert_eq!(answer.text(), "a");
+    answer.head.get("Set-Cookie").unwrap().split(';').next().unwrap().to_owned()
+}
+
+#[test]
+fn whoever_waits_goes_to_a_backend_that_is_well_again_though_nobody_else_comes() {
+    let (gate, well, sick) = (Gate::new(), Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+    let (a, b) = (checked("a", &well, &gate), checked("b", &sick, &gate));
+    let balancer = checked_balancer(&[&a, &b], &[]);
+    eventually(|| are_up(&balancer) == [true, false], "one of two is down");
+    let mut first = Client::connect(balancer.address());
+    asks(&mut first, "/slow");
+    a.wait_until("it has the first", |record| record.requests.iter().any(|request| request.target == "/slow"));
+    let mut waiting: Vec<Client> = (0..3).map(|_| Client::connect(balancer.address())).collect();
+    waiting.iter_mut().for_each(|client| asks(client, "/"));
+    eventually(|| balancer.counters().in_flight == 4, "three wait");
+    sick.store(true, Ordering::SeqCst);
+    for client in &mut waiting {
+        assert_eq!(client.read_response("GET").text(), "b");
+    }
+    gate.open();
+    assert_eq!(first.read_response("GET").text(), "a");
+}
+
+#[test]
+fn nobody_waits_for_a_backend_that_is_down() {
+    // With another one there, who is tied to it goes there; with none, everybody is told.
+    for (others, expected) in [(1, "b"), (0, "no-backend")] {
+        let (gate, well, always) = (Gate::new(), Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
+        let backends = [checked("a", &well, &gate), checked("b", &always, &gate)];
+        let backends: Vec<&Backend> = backends.iter().take(1 + others).collect();
+        let balancer = checked_balancer(&backends, &["--sticky-cookie", "tie"]);
+        let pair = tied_to_the_first(&balancer);
+        let mut first = Client::connect(balancer.address());
+        asks_tied(&mut first, "/slow", &pair);
+        backends[0]
+            .wait_until("it has the first", |record| record.requests.iter().any(|request| request.target == "/slow"));
+        let mut second = Client::connect(balancer.address());
+        asks_tied(&mut second, "/", &pair);
+        eventually(|| balancer.counters().in_flight == 2, "another waits for the same backend");
+        well.store(false, Ordering::SeqCst);
+        let answer = second.read_response("GET").text();
+        assert!(answer.contains(expected), "{answer}");
+        gate.open();
+        assert_eq!(first.read_response("GET").text(), "a");
+    }
+}
+
+#[test]
+fn who_waits_for_one_backend_is_in_nobodys_way_to_another_though_the_queue_is_full() {
+    let (gate, well) = (Gate::new(), Arc::new(AtomicBool::new(true)));
+    let (a, b) = (checked("a", &well, &gate), checked("b", &well, &gate));
+    let balancer = checked_balancer(&[&a, &b], &["--sticky-cookie", "tie", "--queue", "1"]);
+    let pair = tied_to_the_first(&balancer);
+    let mut tied: Vec<Client> = (0..2).map(|_| Client::connect(balancer.address())).collect();
+    for (nth, client) in tied.iter_mut().enumerate() {
+        asks_tied(client, "/slow", &pair);
+        eventually(|| balancer.counters().in_flight == nth + 1, "it has asked");
+    }
+    let mut third = Client::connect(balancer.address());
+    asks_tied(&mut third, "/", &pair);
+    assert!(third.read_response("GET").text().contains("queue-full"), "as many wait for it as may");
+    for _ in 0..4 {
+        let mut other = Client::connect(balancer.address());
+        asks(&mut other, "/");
+        assert_eq!(other.read_response("GET").text(), "b", "nobody waits for this one");
+    }
+    gate.open();
+    for client in &mut tied {
+        assert_eq!(client.read_response("GET").text(), "a");
+    }
 }

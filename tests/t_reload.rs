@@ -115,6 +115,31 @@ fn what_has_begun_ends_under_the_old_configuration() {
 }
 
 #[test]
+fn whoever_waits_after_a_failed_try_goes_to_a_backend_that_a_reload_brings() {
+    let folder = Folder::new();
+    let config = folder.file("config.toml");
+    let (gate, refusing, new) = (Gate::new(), Backend::refusing(), named("new"));
+    let busy = behind(&gate);
+    let limit = "[balance]\nmax_in_flight = 1\n";
+    fs::write(&config, format!("{LISTENER}{}{limit}", backends(&[&busy, &refusing]))).unwrap();
+    let program = start(&config);
+    let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(program.address())).collect();
+    for client in &mut clients {
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        busy.wait_for_requests(1); // the second is refused by the other, and waits for this one
+    }
+    let mut third = Client::connect(program.address());
+    third.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    fs::write(&config, format!("{LISTENER}{}{limit}", backends(&[&new]))).unwrap();
+    program.signal(Signal::HUP);
+    program.stderr.wait_for("reloaded");
+    assert_eq!(clients[1].read_response("GET").text(), "new");
+    assert_eq!(third.read_response("GET").text(), "new");
+    gate.open();
+    assert_eq!(clients[0].read_response("GET").text(), "good");
+}
+
+#[test]
 fn a_bad_file_changes_nothing_and_is_told_with_its_place() {
     let folder = Folder::new();
     let config = folder.file("config.toml");

@@ -185,7 +185,8 @@ impl Backend {
 
     /// Exchanges that are with this backend now.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        // As strict as the count: whoever has queued up and sees it full is seen by whoever leaves, see `Queue`.
+        self.in_flight.load(Ordering::SeqCst)
     }
 }
 

@@ -216,6 +216,11 @@ impl Account {
         balance
     }
 
+    /// How often the backend has left rotation or come back. Whoever sees a change counted here sees the change.
+    pub(super) fn changes(&self) -> u64 {
+        self.ejections.load(Ordering::Acquire) + self.readmissions.load(Ordering::Acquire)
+    }
+
     /// Tells that the backend has left rotation or come back: counts it, logs it, and says it to whoever watches.
     pub(super) fn note(&self, flip: &Flip) {
         let (count, kind) = match flip {
@@ -224,7 +229,7 @@ impl Account {
             }
             Flip::Readmitted { .. } | Flip::Up { .. } => (&self.readmissions, EventKind::Readmitted),
         };
-        count.fetch_add(1, Ordering::Relaxed);
+        count.fetch_add(1, Ordering::Release);
         flip.tell(&self.name);
         self.events.tell(kind, format!("{} is {flip}", self.name));
     }

@@ -35,7 +35,7 @@ pub struct Queue {
 struct Place {
     whom: Caller,
     members: Arc<[Member]>,
-    /// Members that it has been at, or may not go to.
+    /// Members that it has been at, or may not go to, in their order.
     barred: Vec<usize>,
     /// Since when.
     joined: Instant,
@@ -50,7 +50,8 @@ pub struct Waiting {
 }
 
 impl Queue {
-    /// Queues up at the end, unless `limit` are waiting already.
+    /// Queues up at the end, unless `limit` are waiting already. Then only a place that is to be had at once will do: those
+    /// who wait may wait for others than this one.
     pub(super) fn join(
         self: &Arc<Queue>,
         whom: Caller,
@@ -62,14 +63,16 @@ impl Queue {
         let place =
             Arc::new(Place { whom, members: Arc::clone(members), barred, joined: now, given: Mutex::new(None) });
         let mut places = lock(&self.places);
-        if places.len() >= limit {
+        let is_beyond = places.len() >= limit;
+        if is_beyond && place.is_full() {
             return None;
         }
         places.push_back(Arc::clone(&place));
         self.note(&places);
         drop(places);
         self.serve_all(members);
-        Some(Waiting { queue: Arc::clone(self), place })
+        let waiting = Waiting { queue: Arc::clone(self), place };
+        (!is_beyond || waiting.is_served()).then_some(waiting)
     }
 
     /// How many wait.
@@ -79,12 +82,12 @@ impl Queue {
 
     /// A place may have become free before anybody could see that somebody waits for it.
     fn serve_all(&self, members: &[Member]) {
-        for member in members {
+        for member in members.iter().filter(|member| !member.is_full()) {
             self.serve(&member.backend);
         }
     }
 
-    /// Calls all who wait: there are other backends now.
+    /// Calls all who wait: there are other backends now, or one has fallen ill or recovered.
     pub fn call_all(&self) {
         let places = lock(&self.places);
         lock(&self.called).extend(places.iter().map(|place| place.whom));
@@ -151,7 +154,16 @@ impl Place {
     /// Under which number it would go to this backend, if it would.
     fn wants(&self, backend: &Arc<super::Backend>) -> Option<usize> {
         let nth = self.members.iter().position(|member| Arc::ptr_eq(&member.backend, backend))?;
-        (!self.barred.contains(&nth)).then_some(nth)
+        self.may_go_to(nth).then_some(nth)
+    }
+
+    fn may_go_to(&self, nth: usize) -> bool {
+        self.barred.binary_search(&nth).is_err()
+    }
+
+    /// Whether all that it may go to are known to be full.
+    fn is_full(&self) -> bool {
+        self.members.iter().enumerate().all(|(nth, member)| member.is_full() || !self.may_go_to(nth))
     }
 }
 
@@ -161,8 +173,11 @@ impl Waiting {
         self.place.joined
     }
 
-    /// Waits for other backends from now on, in the same place. `false`: it has been given a place already.
+    /// Waits for these backends from now on, in the same place. `false`: it has been given a place already.
     pub(super) fn move_on(&mut self, members: &Arc<[Member]>, barred: Vec<usize>) -> bool {
+        if Arc::ptr_eq(&self.place.members, members) && self.place.barred == barred {
+            return true;
+        }
         let Place { whom, joined, .. } = *self.place;
         let moved = Arc::new(Place { whom, members: Arc::clone(members), barred, joined, given: Mutex::new(None) });
         let mut places = lock(&self.queue.places);
@@ -172,6 +187,10 @@ impl Waiting {
         self.place = moved;
         self.queue.serve_all(members);
         true
+    }
+
+    fn is_served(&self) -> bool {
+        lock(&self.place.given).is_some()
     }
 
     /// The place that it has been given.

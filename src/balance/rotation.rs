@@ -61,6 +61,8 @@ struct Turns {
     /// Spreads second choices.
     second: AtomicUsize,
     ejecting: Mutex<()>,
+    /// How often backends had fallen ill or recovered when it was last looked.
+    changes: AtomicU64,
 }
 
 impl Turns {
@@ -95,7 +97,7 @@ impl Member {
     }
 
     /// Whether it is known to be full. It may not be a moment later.
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.max_in_flight.is_some_and(|most| self.backend.in_flight() >= most)
     }
 }
@@ -255,10 +257,16 @@ impl Rotation {
         self.last_resort(tried, now).ok_or(Unserved::Nobody)
     }
 
-    /// Whoever waits under an older rotation waits for these backends from now on, in the same place. `false`: it stays
-    /// where it was, since it has been given a place already, or would have none to wait for.
-    pub fn take_over(&self, waiting: &mut Waiting, wish: Wish, now: Instant) -> bool {
-        self.barred(wish, &[], now).is_some_and(|barred| waiting.move_on(&self.members, barred))
+    /// Whoever waits, under this rotation or an older one, waits from now on for those of these backends that could serve,
+    /// in the same place. `false`: it has been given a place already. `None`: there is nobody to wait for.
+    pub fn take_over(&self, waiting: &mut Waiting, wish: Wish, tried: &[usize], now: Instant) -> Option<bool> {
+        self.barred(wish, tried, now).map(|barred| waiting.move_on(&self.members, barred))
+    }
+
+    /// The places of these backends among all, of those that are among them.
+    pub fn places_of<'b>(&self, backends: impl IntoIterator<Item = &'b Arc<Backend>>) -> Vec<usize> {
+        let place = |backend| self.members.iter().position(|member| Arc::ptr_eq(&member.backend, backend));
+        backends.into_iter().filter_map(place).collect()
     }
 
     /// The backend that the request's cookie names, if it may go there.
@@ -435,10 +443,15 @@ impl Rotation {
         &self.members
     }
 
-    /// Housekeeping, once a tick.
+    /// Housekeeping, once a tick. Whoever waits is called if backends have fallen ill or recovered.
     pub fn sweep(&self, now: Instant) {
+        let mut changes = 0;
         for member in self.members.iter() {
             member.backend.sweep(now);
+            changes += member.backend.account.changes();
+        }
+        if self.turns.changes.swap(changes, Ordering::Relaxed) != changes {
+            self.queue.call_all();
         }
     }
 }

@@ -3,8 +3,12 @@
 //! The story, from top to bottom: collect a small body, choose a backend, send it the request, bring back the answer.
 //! Both directions run at once, since a backend may answer before it has read the request: every turn moves both, and
 //! waits for whatever either still needs.
+//!
+//! - `turn`: whose turn it is, and the wait for one that has room;
+//! - `patience`: what is waited for, and until when.
 
 mod patience;
+mod turn;
 
 use super::desk::Desk;
 use super::gather::{Gather, Gathered, Missing};
@@ -16,7 +20,7 @@ use super::stop::{Stop, Wait};
 use super::tunnel::{Direction, Tunnel};
 use super::upload::{Sending, Upload};
 use super::wish;
-use crate::balance::{By, Failure, Need, Pick, Trial, Unserved, Waiting, Wish};
+use crate::balance::{Failure, Need, Trial, Waiting, Wish};
 use crate::config::HalfClose;
 use crate::error::{Fault, Reason};
 use crate::http::{
@@ -199,46 +203,6 @@ impl Exchange {
             }
         }
         Ok(())
-    }
-
-    /// Whose turn it is; if all who could serve are full, once one of them isn't any more.
-    fn wait_for_turn(&mut self, client: &Connection, desk: &Desk) -> Result<Pick, Stop> {
-        if self.waiting.is_none() {
-            match self.snapshot.rotation.next(self.wish, &self.tried, client.caller(), desk.now) {
-                Ok(pick) => return Ok(pick),
-                Err(Unserved::Wait(waiting)) => {
-                    client.note(format_args!("all who could serve are full: in the queue"));
-                    self.waiting = Some(waiting);
-                }
-                Err(Unserved::QueueFull) => return Err(Reason::QueueFull.into()),
-                Err(Unserved::Nobody) => return Err(Reason::NoBackend.into()),
-            }
-        }
-        client.heed_call();
-        self.move_on(desk);
-        let Some((nth, place)) = self.waiting.as_ref().and_then(Waiting::given) else {
-            return Err(Stop::NotYet(Wait::client(Wants::CALL)));
-        };
-        if let Some(waiting) = self.waiting.take() {
-            self.record.queued += desk.now.saturating_duration_since(waiting.joined());
-        }
-        Ok(Pick { nth, place, trial: None, by: By::Place })
-    }
-
-    /// Nothing of a request that waits in the queue has been sent: it may go to backends that have come since it began,
-    /// and need not go to those that have left. It keeps its place.
-    fn move_on(&mut self, desk: &Desk) {
-        // First the place in the queue, then the look whether there is anything newer: who makes a new snapshot puts it
-        // in, then calls those who wait. Whichever comes second sees the other.
-        let live = &desk.shared.live;
-        let is_current = desk.live.is_current(live) && std::ptr::eq(&*desk.live, &*self.snapshot);
-        if is_current || !self.tried.is_empty() {
-            return;
-        }
-        let new = live.current();
-        if self.waiting.as_mut().is_some_and(|waiting| new.rotation.take_over(waiting, self.wish, desk.now)) {
-            self.snapshot = new;
-        }
     }
 
     /// Holds a fault against the backend, if it was its doing.
