@@ -68,6 +68,17 @@ fn a_backend_that_drains_gets_nothing_new_and_a_backup_only_what_nobody_else_can
     }
     assert_eq!(asked(&[&drained, &backup]), [0, 10]);
 
+    // Not even from a client whose cookie names it.
+    let (drained, other) = (good(), good());
+    let text = "[[backend]]\nurl = \"{0}\"\nname = \"a\"\nstate = \"drain\"\n[[backend]]\nurl = \"{1}\"\n\
+                [balance]\nsticky_cookie = \"tie\"\n";
+    let balancer = configured(text, &[&drained, &other]);
+    let cookie =
+        String::from_utf8(threadbare::balance::Sticky::of(0x7468_7265_6164_6261, "a").digits().to_vec()).unwrap();
+    let answer = ask(&balancer, &format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: tie={cookie}\r\n\r\n"));
+    assert!(answer.head.get("Set-Cookie").is_some(), "it is tied anew");
+    assert_eq!(asked(&[&drained, &other]), [0, 1]);
+
     let (first, backup) = (good(), good());
     let text = "[[backend]]\nurl = \"{0}\"\n[[backend]]\nurl = \"{1}\"\nbackup = true\n";
     let balancer = configured(text, &[&first, &backup]);

@@ -220,7 +220,7 @@ impl Rotation {
 
     /// Whose turn it is. A request that has been tried elsewhere goes to a backend where it has not been, without taking
     /// another turn. A backend that its cookie names is waited for if it is full, and passed over if it is
-    /// out. `whom`: to be called when a place becomes free.
+    /// out or drains. `whom`: to be called when a place becomes free.
     ///
     /// # Errors
     /// A place in the queue, or why there is none.
@@ -272,7 +272,7 @@ impl Rotation {
     /// The backend that the request's cookie names, if it may go there.
     fn tied_to(&self, wish: Wish, tried: &[usize], now: Instant) -> Option<usize> {
         let sticky = wish.sticky?;
-        let nth = self.members.iter().position(|member| member.sticky == sticky)?;
+        let nth = self.members.iter().position(|member| member.sticky == sticky && !member.drain)?;
         (!tried.contains(&nth) && self.is_in(nth, now)).then_some(nth)
     }
 
