@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
 
+#[path = "support/program.rs"]
+mod program;
 mod support;
 
+use program::Program;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -15,7 +19,11 @@ use threadbare::balance::{self, BackendSettings, BalanceSettings, Failure, Passi
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 fn ask(balancer: &Balancer) -> u16 {
-    let mut client = Client::connect(balancer.address());
+    ask_at(balancer.address())
+}
+
+fn ask_at(address: SocketAddr) -> u16 {
+    let mut client = Client::connect(address);
     client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     client.read_response("GET").status
 }
@@ -177,6 +185,72 @@ fn where_all_refuse_they_are_tried_all_the_same() {
     for _ in 0..20 {
         assert_eq!(ask(&balancer), 502);
     }
+}
+
+#[test]
+fn that_the_rotation_is_empty_and_they_are_tried_all_the_same_is_said_once_a_second() {
+    let (one, other) = (Backend::refusing(), Backend::refusing());
+    let program = Program::start(["--failures", "1", &one.url(), &other.url()]);
+    let begun = Instant::now();
+    assert_eq!(ask_at(program.address()), 502, "both refuse, and are out from now on");
+    for _ in 0..50 {
+        assert_eq!(ask_at(program.address()), 502, "the last failure is told, and not that there is nobody to ask");
+    }
+    let words = "no backend is fit for requests: they are tried all the same";
+    let line = program.stderr.wait_for(words);
+    assert!(line.contains("WARN"), "{line}");
+    let said = u64::try_from(program.stderr.so_far().matches(words).count()).unwrap();
+    assert!(said <= begun.elapsed().as_secs() + 1, "{said} times in {:?}", begun.elapsed());
+}
+
+#[test]
+fn a_backend_that_requests_take_out_is_told_of_once_with_the_evidence_and_once_when_it_is_back() {
+    let well = Arc::new(AtomicBool::new(false));
+    let (sick, sound) = (moody(&well), Backend::answering(OK));
+    let flags = ["--shortest-ejection", "20ms", "--longest-ejection", "20ms", "--slow-start", "0s"];
+    let program = Program::start([&flags[..], &[&sick.url(), &sound.url()]].concat());
+    // Three failures, and then trials that fail.
+    eventually(|| ask_at(program.address()) == 200 && sick.requests().len() >= 10, "it is tried again and again");
+    well.store(true, Ordering::SeqCst);
+    let before = sick.requests().len();
+    eventually(|| ask_at(program.address()) == 200 && sick.requests().len() > before + 3, "it has its turns again");
+    program.stderr.wait_for("is readmitted");
+    let said = program.stderr.so_far();
+    let of_it: Vec<&str> = said.lines().filter(|line| line.contains(&sick.address().to_string())).collect();
+    let [out, back] = of_it[..] else { panic!("{of_it:#?}") };
+    assert!(
+        out.contains("WARN") && out.contains("is ejected for 20ms: 3 requests in a row were not answered"),
+        "{out}"
+    );
+    assert!(back.contains("INFO") && back.contains("is readmitted after "), "{back}");
+    assert!(back.contains("it answered its trial"), "{back}");
+}
+
+#[test]
+fn a_backend_that_checks_take_out_is_told_of_once_with_the_evidence_and_once_when_it_is_back() {
+    let well = Arc::new(AtomicBool::new(false));
+    let backend = {
+        let well = Arc::clone(&well);
+        Backend::start(move |connection| {
+            while connection.read_request().is_some() {
+                let status = if well.load(Ordering::SeqCst) { "200 OK" } else { "500 No" };
+                connection.send(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes());
+            }
+        })
+    };
+    let program = Program::start(["--health-path", "/healthz", "--health-interval", "20ms", &backend.url()]);
+    backend.wait_for_requests(10); // it falls with the third
+    well.store(true, Ordering::SeqCst);
+    let before = backend.requests().len();
+    program.stderr.wait_for("is up");
+    backend.wait_for_requests(before + 10);
+    let said = program.stderr.so_far();
+    let of_it: Vec<&str> = said.lines().filter(|line| line.contains(&backend.address().to_string())).collect();
+    let [out, back] = of_it[..] else { panic!("{of_it:#?}") };
+    let words = "is down: GET /healthz answered 500, the last of 3 bad checks in a row";
+    assert!(out.contains("WARN") && out.contains(words), "{out}");
+    let words = "is up: GET /healthz answered 200, the last of 2 good checks in a row";
+    assert!(back.contains("INFO") && back.contains(words), "{back}");
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub enum Flip {
         length: Duration,
         /// In words.
         evidence: String,
-        /// The same has not been told a moment ago.
+        /// The same has not been told before.
         is_news: bool,
     },
     /// Back, after an ejection.

@@ -53,7 +53,7 @@ pub(super) struct Ejection {
     pub(super) due: u64,
     /// The trial that is under way.
     pub(super) trial: Option<Claim>,
-    /// It was told of, so its end is too.
+    /// It has been told of, so its end is too.
     is_news: bool,
 }
 
@@ -144,7 +144,13 @@ impl State {
             let evidence = "its trial failed, but that is no reason to keep it out".to_owned();
             return Some(Flip::Readmitted { after: span(ejection.since, now), evidence, is_news: ejection.is_news });
         }
-        Some(self.eject(why, [ejection.since, now], settings, evidence.to_owned(), true))
+        // That it stays out, for the reason that was told, is no news; its return will be.
+        let is_news = ejection.why != why || !ejection.is_news;
+        let flip = self.eject(why, [ejection.since, now], settings, evidence.to_owned(), is_news);
+        if let Some(ejection) = &mut self.ejection {
+            ejection.is_news = true;
+        }
+        Some(flip)
     }
 
     pub(super) fn stalled(

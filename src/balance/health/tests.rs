@@ -321,8 +321,12 @@ fn a_backend_that_stalls_again_and_again_does_not_fill_the_log() {
     let told = scene.at(60_500).stall(9).map(|flip| flip.to_string());
     let words = "ejected for 1s: 9 requests wait, and none was answered for 48.8s; 7 stalls went untold";
     assert_eq!(told.as_deref(), Some(words));
-    // Whatever else happens is told.
+    // Whatever else happens is told, once.
     assert!(is_news(scene.at(61_500).fail_trial(Failure::Refused)));
+    assert!(!is_news(scene.at(63_500).fail_trial(Failure::Refused)));
+    assert!(is_news(scene.at(67_500).fail_trial(Failure::NoAnswer)), "another reason");
+    let trial = scene.at(75_500).health.claim_trial(scene.now()).unwrap();
+    assert!(is_news(scene.health.answered(Some(trial), scene.now())));
 }
 
 #[test]
