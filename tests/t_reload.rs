@@ -7,12 +7,13 @@ mod program;
 mod support;
 
 use std::fs;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use program::{Program, command};
+use program::{Program, command, free_port};
 use rustix::process::Signal;
 use support::{Backend, Client, Gate, eventually};
 
@@ -144,22 +145,41 @@ fn a_bad_file_changes_nothing_and_is_told_with_its_place() {
     let folder = Folder::new();
     let config = folder.file("config.toml");
     let backend = named("good");
-    fs::write(&config, format!("{LISTENER}{}", backends(&[&backend]))).unwrap();
+    let admin = "[admin]\nlisten = \"127.0.0.1:0\"\n";
+    fs::write(&config, format!("{LISTENER}{}{admin}", backends(&[&backend]))).unwrap();
     let program = start(&config);
+    let admin = admin_address(&program);
     let mut client = Client::connect(program.address());
     assert_eq!(get(&mut client), "good");
-    for (bad, wanted) in [
+    let rows = [
         ("[balance]\npolicie = \"x\"\n", "policy"),
         ("[timeouts\n", "config.toml"),
         ("[[listener]]\naddress = \"192.0.2.1:1\"\n", "192.0.2.1:1"),
-    ] {
-        fs::write(&config, format!("{}{bad}", backends(&[&backend]))).unwrap();
+        ("vanished", "can't read"),
+        ("a folder", "can't read"),
+        ("\u{ff}", "config.toml"),
+    ];
+    for (nth, (bad, wanted)) in rows.into_iter().enumerate() {
+        let _gone_already = fs::remove_file(&config);
+        match bad {
+            "vanished" => {}
+            "a folder" => fs::create_dir(&config).unwrap(),
+            _ => {
+                let _no_folder = fs::remove_dir(&config);
+                fs::write(&config, format!("{}{bad}", backends(&[&backend]))).unwrap();
+            }
+        }
         let before = program.stderr.so_far().matches("is kept").count();
         program.signal(Signal::HUP);
         eventually(|| program.stderr.so_far().matches("is kept").count() > before, "the reload is refused");
         program.stderr.wait_for(wanted);
         assert_eq!(get(&mut client), "good");
         assert_eq!(get(&mut Client::connect(program.address())), "good", "it listens where it did");
+        let mut viewer = Client::connect(admin);
+        viewer.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let metrics = viewer.read_response("GET").text();
+        let line = format!("threadbare_reloads_total{{outcome=\"refused\"}} {}", nth + 1);
+        assert!(metrics.lines().any(|there| there == line), "no {line} in {metrics}");
     }
 }
 
@@ -252,15 +272,77 @@ fn twenty_restarts_under_load_refuse_nobody() {
 }
 
 #[test]
-fn a_drain_delay_lets_newcomers_in_for_a_while() {
+fn during_a_drain_delay_it_says_that_it_is_not_ready_and_lets_newcomers_in_all_the_same() {
     let backend = named("good");
-    let mut program = Program::start(["--drain-delay", "300ms", &backend.url()]);
+    let mut program = Program::start(["--drain-delay", "2s", "--admin", "127.0.0.1:0", &backend.url()]);
+    let admin = admin_address(&program);
+    assert_eq!(status_of(admin, "/readyz"), 200);
     program.terminate();
     program.stderr.wait_for("accepting goes on");
+    assert_eq!((status_of(admin, "/readyz"), status_of(admin, "/healthz")), (503, 200));
     let mut client = Client::connect(program.address());
-    client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    assert_eq!(client.read_response("GET").text(), "good");
+    for closes in [false, false, true] {
+        client.send(
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", if closes { "Connection: close\r\n" } else { "" })
+                .as_bytes(),
+        );
+        let answer = client.read_response("GET");
+        assert_eq!((&*answer.text(), answer.closes()), ("good", closes), "as if nothing were about to happen");
+    }
     assert_eq!(program.exit_code(), 0);
+}
+
+fn admin_address(program: &Program) -> SocketAddr {
+    let line = program.stderr.wait_for("the admin listener is at http://");
+    line.split_once("http://").unwrap().1.trim_end_matches('/').parse().unwrap()
+}
+
+fn status_of(admin: SocketAddr, path: &str) -> u16 {
+    let mut client = Client::connect(admin);
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes());
+    client.read_response("GET").status
+}
+
+#[test]
+fn a_reload_adds_and_removes_listeners_and_nobody_is_refused_by_one_that_stays() {
+    let folder = Folder::new();
+    let config = folder.file("config.toml");
+    let backend = named("good");
+    let [stays, comes] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+    let listener = |address: SocketAddr| format!("[[listener]]\naddress = \"{address}\"\n");
+    let texts = [listener(stays), listener(stays) + &listener(comes)].map(|text| text + &backends(&[&backend]));
+    fs::write(&config, &texts[0]).unwrap();
+    let program = start(&config);
+    assert_eq!(program.address(), stays);
+    let mut kept = Client::connect(stays);
+    assert_eq!(get(&mut kept), "good");
+    let ended = Arc::new(AtomicBool::new(false));
+    let newcomers = {
+        let ended = Arc::clone(&ended);
+        thread::spawn(move || {
+            let mut answered = 0;
+            while !ended.load(Ordering::Relaxed) {
+                assert_eq!(get(&mut Client::connect(stays)), "good");
+                answered += 1;
+            }
+            answered
+        })
+    };
+    for nth in 1..=10 {
+        let draft = folder.file("draft.toml");
+        fs::write(&draft, &texts[nth % 2]).unwrap();
+        fs::rename(&draft, &config).unwrap();
+        program.signal(Signal::HUP);
+        eventually(|| program.stderr.so_far().matches("reloaded").count() >= nth, "it has been reloaded");
+        if nth % 2 == 1 {
+            assert_eq!(get(&mut Client::connect(comes)), "good", "it listens there too");
+        } else {
+            eventually(|| TcpStream::connect(comes).is_err(), "it does not listen there any more");
+        }
+    }
+    assert_eq!(get(&mut kept), "good", "over the connection from before");
+    ended.store(true, Ordering::Relaxed);
+    assert!(newcomers.join().unwrap() > 10, "hardly any load");
 }
 
 /// A backend that answers "good" once the gate is open.
