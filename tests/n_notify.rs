@@ -2,20 +2,26 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
 
+#[path = "support/program.rs"]
+mod program;
+mod support;
+
 use crossbeam_channel::TryRecvError;
+use program::{BINARY, Program};
+use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 use std::ffi::OsStr;
 use std::fs;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use support::{Backend, Client, PATIENCE};
 use threadbare::notify::Notifier;
-
-/// The longest that anything here waits.
-const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A service manager, under an abstract name that no other test has.
 struct Manager {
@@ -162,4 +168,34 @@ fn started_by_a_manager() {
     notifier.status(&format!("watched: {}", watchdog.is_some()));
     go.send(()).unwrap_or_default();
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
+}
+
+#[test]
+fn the_program_serves_at_its_managers_sockets_and_tells_it_what_it_does() {
+    let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let opened = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = opened.local_addr().unwrap();
+    let mut early = Client::connect(address); // while no process is there to accept
+    let manager = Manager::new("program");
+    let words = format!(
+        "exec 3<&0 </dev/null; NOTIFY_SOCKET={} WATCHDOG_USEC=200000 LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"",
+        manager.name
+    );
+    let mut command = Command::new("sh");
+    command.env_remove("RUST_LOG").args(["-c", &words, BINARY, &backend.url()]);
+    command.stdin(OwnedFd::from(opened)).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut program = Program::spawn_and_listen(&mut command);
+    assert_eq!(program.address(), address, "nothing was said of where to listen, so it listens where it was told to");
+    let heard_next = || std::iter::repeat_with(|| manager.heard()).find(|words| words != "WATCHDOG=1").unwrap();
+    assert_eq!(heard_next(), "READY=1");
+    assert_eq!(manager.heard(), "WATCHDOG=1", "its workers are alive");
+    early.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(early.read_response("GET").status, 200);
+    program.signal(Signal::HUP);
+    let reloading = heard_next();
+    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+    assert_eq!(heard_next(), "READY=1", "also where there was nothing to reload");
+    program.terminate();
+    assert_eq!(heard_next(), "STOPPING=1");
+    assert_eq!(program.exit_code(), 0);
 }

@@ -12,10 +12,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use program::{Program, command, free_port};
 use rustix::process::Signal;
 use support::{Backend, Client, Gate, eventually};
+use threadbare::balance::Condition;
+use threadbare::{Balancer, Config};
 
 /// A folder of its own, gone with the test.
 struct Folder(PathBuf);
@@ -138,6 +141,82 @@ fn whoever_waits_after_a_failed_try_goes_to_a_backend_that_a_reload_brings() {
     assert_eq!(third.read_response("GET").text(), "new");
     gate.open();
     assert_eq!(clients[0].read_response("GET").text(), "good");
+}
+
+#[test]
+fn a_tunnel_outlives_the_configuration_under_which_it_began() {
+    let folder = Folder::new();
+    let config = folder.file("config.toml");
+    let echo = Backend::start(|connection| {
+        if connection.read_request().is_some() {
+            connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+            while let Some(byte) = connection.read_raw(1) {
+                connection.send(&byte);
+            }
+        }
+    });
+    let new = named("new");
+    fs::write(&config, format!("{LISTENER}{}", backends(&[&echo]))).unwrap();
+    let program = start(&config);
+    let mut tunnel = Client::connect(program.address());
+    tunnel.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+    assert_eq!(tunnel.read_response("GET").status, 101);
+    fs::write(&config, format!("{LISTENER}{}[timeouts]\ntunnel = \"1ms\"\n", backends(&[&new]))).unwrap();
+    program.signal(Signal::HUP);
+    program.stderr.wait_for("reloaded");
+    // Answers of the new one, for longer than a tick: by then the tunnel would be over under its timeout.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(250) {
+        assert_eq!(get(&mut Client::connect(program.address())), "new");
+    }
+    tunnel.send(b"still there");
+    assert_eq!(tunnel.read_raw(11), b"still there");
+}
+
+#[test]
+fn a_backend_that_stays_keeps_its_health_its_place_its_spares_and_its_counts() {
+    let folder = Folder::new();
+    let config = folder.file("config.toml");
+    let gate = Gate::new();
+    let (busy, refusing) = (behind(&gate), Backend::refusing());
+    let text = |more: &str| {
+        let named = format!("{LISTENER}{}max_in_flight = 1\n{}", backends(&[&busy]), backends(&[&refusing]));
+        format!("{named}[passive_health]\nfailures = 1\nshortest_ejection = \"30s\"\n{more}")
+    };
+    fs::write(&config, text("")).unwrap();
+    let args = ["--access-log", "off", "--config", &config];
+    let settings = Config::from_args(args).unwrap();
+    let balancer = Balancer::start(settings.clone()).unwrap();
+    let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(balancer.address())).collect();
+    for client in &mut clients {
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        busy.wait_for_requests(1); // the second is refused elsewhere, and waits
+    }
+    let standing = || {
+        let figures = balancer.figures();
+        let of = |nth: usize| {
+            let backend = &figures.backends[nth];
+            let is_up = backend.condition == Condition::Up;
+            (is_up, backend.in_flight, backend.balance.dials, backend.balance.ejections)
+        };
+        (of(0), of(1))
+    };
+    let before = ((true, 1, 1, 0), (false, 0, 1, 1));
+    eventually(|| standing() == before, "one has all that it may have, the other is out");
+    fs::write(&config, text("[timeouts]\nidle = \"59s\"\n")).unwrap();
+    balancer.reload(settings.reload().unwrap()).unwrap();
+    assert_eq!(standing(), before, "nothing of that is forgotten");
+    let mut third = Client::connect(balancer.address());
+    third.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually(|| balancer.counters().in_flight == 3, "it has asked");
+    assert_eq!(busy.requests().len(), 1, "the limit counts the one from before");
+    gate.open();
+    for client in clients.iter_mut().chain([&mut third]) {
+        assert_eq!(client.read_response("GET").text(), "good");
+    }
+    assert_eq!(busy.accepted(), 1, "by the same connection");
+    let ended = || (balancer.figures().backends[0].balance.requests(), balancer.counters().exchanges);
+    eventually(|| ended() == (3, 3), "all three are in one account");
 }
 
 #[test]
