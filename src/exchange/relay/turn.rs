@@ -40,8 +40,8 @@ impl Exchange {
         }
     }
 
-    /// Nothing of a request that waits in the queue has been sent: it may go to backends that have come since, or are well
-    /// again, and need not wait for those that have left or are out. It keeps its place while there is anybody to wait for.
+    /// No backend has a request that waits in the queue: it may go to those that have come since, or are well again, and
+    /// need not wait for those that have left or are out. It keeps its place while there is anybody to wait for.
     fn look_again(&mut self, desk: &Desk) {
         // First the place in the queue, then this look: who changes something does so, then calls those who wait.
         // Whichever comes second sees the other.
