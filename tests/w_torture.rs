@@ -8,7 +8,9 @@
 //!     cargo test --test w_torture -- --ignored
 //!
 //! takes about 20 seconds; `TORTURE_SECONDS=120` plays longer, and `TORTURE_GOALS=assert` insists on the goals too. One
-//! act alone is played by its name. The acts wait for one another.
+//! act alone is played by its name. The acts wait for one another. Twenty minutes of the storm alone:
+//!
+//!     TORTURE_SECONDS=6000 cargo test --test w_torture everything_breaks -- --ignored
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
 #![allow(clippy::cast_possible_truncation, reason = "samples and dice are small")]

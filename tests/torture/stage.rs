@@ -18,10 +18,10 @@ use super::load::{Outcome, Tally};
 use crate::program::{Program, command};
 use crate::support::eventually;
 
-/// This part of the time that the whole play may take: `TORTURE_SECONDS`, 20 if not given, 120 at most.
+/// This part of the time that the whole play may take: `TORTURE_SECONDS`, 20 if not given, 6,000 at most.
 pub(crate) fn time(part: f64) -> Duration {
     let seconds = env::var("TORTURE_SECONDS").ok().and_then(|seconds| seconds.parse::<f64>().ok()).unwrap_or(20.0);
-    Duration::from_secs_f64(seconds.clamp(10.0, 120.0) * part)
+    Duration::from_secs_f64(seconds.clamp(10.0, 6000.0) * part)
 }
 
 /// What the balancer is told beyond its backends. Where a backend's share is measured it is due at once, not after a slow
