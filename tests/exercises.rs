@@ -1,7 +1,7 @@
 //! The exercises of the walkthrough. Each is red until a reader has done it, so none runs unless it is asked for:
 //!
 //! ```sh
-//! cargo test --test exercises chapter_1 -- --ignored
+//! cargo test --test exercises chapter_1_ -- --ignored
 //! ```
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]

@@ -124,7 +124,7 @@ pub(crate) fn check(chapters: &[Page]) {
             complaints.push(format!("{}: nothing is broken, or nothing turns red", page.name));
         }
         let number = page.chapter().unwrap();
-        if !exercises.contains(&format!("fn chapter_{number}_")) || !page.text.contains(&format!(" chapter_{number} "))
+        if !exercises.contains(&format!("fn chapter_{number}_")) || !page.text.contains(&format!(" chapter_{number}_ "))
         {
             complaints.push(format!("{}: it has no exercise, or does not say how to run it", page.name));
         }
