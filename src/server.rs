@@ -158,6 +158,7 @@ impl Balancer {
             samples: Samples::default(),
             is_leaving: AtomicBool::new(false),
             collected: AtomicUsize::new(0),
+            late: AtomicUsize::new(0),
             live: Live::new(config, look_up),
         });
         // From here on, dropping the balancer ends what has been started.

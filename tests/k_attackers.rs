@@ -162,6 +162,37 @@ fn slow_bodies_cost_an_ordinary_client_nothing() {
 }
 
 #[test]
+fn small_bodies_that_are_late_hold_few_backends_and_end_in_time() {
+    const LATE: usize = 16;
+    let backend = backend();
+    let program = Program::start(["--workers", "2", "--request-body-timeout", "3s", &backend.url()]);
+    let half = "POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf ";
+    let mut streams = saying(program.address(), 3 * LATE, half);
+    eventually(|| backend.open() == LATE, "the first that are late stream");
+    // Whoever is one too many is not forgotten.
+    let mut whole: Vec<TcpStream> = streams.drain(2 * LATE..).collect();
+    for stream in &mut whole {
+        stream.write_all(b"whole").unwrap();
+    }
+    for stream in &mut whole {
+        assert!(said(stream).starts_with("HTTP/1.1 200 "), "a body that is whole was not passed on");
+    }
+    assert!(backend.requests().iter().filter(|request| !request.whole).count() <= LATE, "too many hold a backend");
+    for stream in &mut streams {
+        let said = said(stream);
+        assert!(said.starts_with("HTTP/1.1 408 ") && said.contains("client-body-timeout"), "{said:?}");
+    }
+    eventually(|| backend.open() <= LATE, "nothing of them is left");
+}
+
+/// The next thing that is said, whole as it is small.
+fn said(stream: &mut TcpStream) -> String {
+    let mut room = [0; 4096];
+    let length = stream.read(&mut room).unwrap();
+    String::from_utf8_lossy(&room[..length]).into_owned()
+}
+
+#[test]
 fn slow_readers_cost_an_ordinary_client_nothing() {
     let count = attackers(100);
     let backend = backend();

@@ -38,6 +38,8 @@ pub struct Shared {
     pub is_leaving: AtomicBool,
     /// Bytes of request bodies collected at the moment.
     pub collected: AtomicUsize,
+    /// Small bodies that are late, and stream.
+    pub late: AtomicUsize,
 }
 
 impl AsRef<Live> for Shared {

@@ -148,7 +148,7 @@ impl Exchange {
 
     /// Goes on as far as it can without waiting.
     pub(super) fn advance(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<After, Stop> {
-        self.upload.collect(client, desk)?;
+        self.collect(client, desk)?;
         loop {
             let outcome = match self.choose(client, desk) {
                 Ok(()) => self.relay_both_ways(client, desk),
@@ -224,7 +224,6 @@ impl Exchange {
     /// Sends the request and brings back the response, at the same time.
     fn relay_both_ways(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<After, Stop> {
         desk.moved = false;
-        self.pace.resume(desk.now);
         let up = match &mut self.leg {
             Some(leg) => self.upload.run(client, leg, desk),
             None => Ok(()), // the backend has said all it had to say
@@ -257,12 +256,7 @@ impl Exchange {
             return Err(fault.into()); // the client broke its request off: what the backend had said before is through
         }
         if wait.client.is_for_bytes() {
-            let bytes = self.upload.carried() + self.download.delivered();
-            let load = &self.snapshot.config.load;
-            if self.pace.is_too_slow(bytes, load.lowest_rate, load.rate_grace) {
-                return Err(Reason::ClientTooSlow.into());
-            }
-            self.pace.wait_for_client(desk.now);
+            self.wait_for_client(desk)?;
         }
         self.watch_for_leaving(client, wait)
     }

@@ -9,7 +9,7 @@ use crate::http::{BodyFraming, ForwardedRequest, Request, Sender, forward_reques
 use crate::net::{Connection, Wants};
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Bodies up to here are collected: larger than nearly all forms and API calls.
@@ -18,11 +18,17 @@ const COLLECTED_BODY: u64 = 32 * 1024;
 /// 64 MiB of collected bodies in all; beyond it, bodies stream.
 const COLLECTED_IN_ALL: usize = 64 * 1024 * 1024;
 
+/// So many small bodies that are late may stream at once. The others are waited for until they are here: senders that
+/// are slow on purpose come by the thousand, and each would hold a connection to a backend.
+const LATE: usize = 16;
+
 /// A request on its way.
 pub(super) struct Upload {
     /// The head as it goes out; behind it, what was collected of the body.
     head: ForwardedRequest,
     collect: Option<Collect>,
+    /// It is small and late, and streams.
+    late: Option<Share>,
     /// How much of the head, and of the body that was collected behind it, the backend has taken.
     sent: usize,
     /// It has taken all of that.
@@ -48,8 +54,10 @@ pub(super) enum Sending {
 /// A small request body that is waited for before a backend is bothered with it.
 struct Collect {
     missing: u64,
+    /// As much was missing when it was last decided to wait until then.
+    was_missing: u64,
     until: Instant,
-    _ticket: Ticket,
+    _memory: Share,
 }
 
 impl Upload {
@@ -59,7 +67,10 @@ impl Upload {
         let collect = match request.framing {
             BodyFraming::Length(length) if length <= COLLECTED_BODY && !request.expects_continue => {
                 let until = desk.now + config.timeouts.collect;
-                Ticket::new(&desk.shared, length).map(|ticket| Collect { missing: length, until, _ticket: ticket })
+                let memory = usize::try_from(length)
+                    .ok()
+                    .and_then(|length| Share::take(&desk.shared, |shared| &shared.collected, length, COLLECTED_IN_ALL));
+                memory.map(|memory| Collect { missing: length, was_missing: length, until, _memory: memory })
             }
             BodyFraming::None | BodyFraming::Length(_) | BodyFraming::Chunked | BodyFraming::UntilClose => None,
         };
@@ -68,6 +79,7 @@ impl Upload {
         Upload {
             head: forward_request(request, sender),
             collect,
+            late: None,
             sent: 0,
             head_is_sent: false,
             pump: Pump::new(request.framing, encoding, config.request_limits.head_bytes, named)
@@ -78,7 +90,7 @@ impl Upload {
     }
 
     /// Takes in a small body before anybody is bothered with it: so slow little uploads don't occupy a backend, and
-    /// the request can be said again. What has not come in time streams like any other body.
+    /// the request can be said again. What has not come in time streams like any other body, if not too many do.
     pub(super) fn collect(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<(), Stop> {
         let Some(collect) = &mut self.collect else { return Ok(()) };
         while collect.missing > 0 {
@@ -98,11 +110,21 @@ impl Upload {
                     ));
                     return Err(Stop::NotYet(Wait::client(Wants::READABLE)));
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.late = Share::take(&desk.shared, |shared| &shared.late, 1, LATE);
+                    if self.late.is_some() {
+                        break;
+                    }
+                    if collect.missing == collect.was_missing {
+                        return Err(Reason::ClientBodyTimeout.into());
+                    }
+                    collect.was_missing = collect.missing;
+                    collect.until = desk.now + desk.live.config.timeouts.request_body;
+                }
                 Err(_) => return Err(Reason::ClientGone.into()),
             }
         }
-        collect.missing = 0; // nothing that would still be waited for; the ticket stays as long as the bytes do
+        collect.missing = 0; // nothing that would still be waited for; the memory is shared as long as the bytes are there
         Ok(())
     }
 
@@ -120,6 +142,7 @@ impl Upload {
         let halt = match self.pump.run(client, &mut leg.connection, desk) {
             Ok(()) => {
                 self.state = Sending::Done;
+                self.late = None;
                 self.done = desk.now;
                 return Ok(());
             }
@@ -141,6 +164,7 @@ impl Upload {
     /// Nothing more is sent; the answer's time begins.
     fn break_off(&mut self, fault: Option<Fault>, now: Instant) {
         self.state = Sending::Broken(fault);
+        self.late = None;
         self.done = now;
     }
 
@@ -223,24 +247,25 @@ impl Upload {
     }
 }
 
-/// Memory for a collected body, as long as this value lives.
-struct Ticket {
+/// A part of what there is of something in all, as long as this value lives.
+struct Share {
     shared: Arc<Shared>,
-    bytes: usize,
+    taken: fn(&Shared) -> &AtomicUsize,
+    amount: usize,
 }
 
-impl Ticket {
-    fn new(shared: &Arc<Shared>, length: u64) -> Option<Ticket> {
-        let bytes = usize::try_from(length).ok()?;
+impl Share {
+    /// As much of it, if no more than `most` is taken then.
+    fn take(shared: &Arc<Shared>, taken: fn(&Shared) -> &AtomicUsize, amount: usize, most: usize) -> Option<Share> {
         // Taken before it is checked, so that two workers can't both take the last of it.
-        let ticket = Ticket { shared: Arc::clone(shared), bytes };
-        let before = shared.collected.fetch_add(bytes, Ordering::Relaxed);
-        (before + bytes <= COLLECTED_IN_ALL).then_some(ticket)
+        let share = Share { shared: Arc::clone(shared), taken, amount };
+        let before = taken(shared).fetch_add(amount, Ordering::Relaxed);
+        (before + amount <= most).then_some(share)
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Share {
     fn drop(&mut self) {
-        self.shared.collected.fetch_sub(self.bytes, Ordering::Relaxed);
+        (self.taken)(&self.shared).fetch_sub(self.amount, Ordering::Relaxed);
     }
 }

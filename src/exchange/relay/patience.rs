@@ -3,11 +3,34 @@
 use super::{Exchange, Said};
 use crate::error::Reason;
 use crate::exchange::desk::Desk;
+use crate::exchange::stop::Stop;
 use crate::exchange::upload::Sending;
 use crate::metrics::WaitsFor;
+use crate::net::Connection;
 use std::time::Instant;
 
 impl Exchange {
+    /// A turn begins: what it may have waited for of the client is here, or more of a small body is.
+    pub(super) fn collect(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<(), Stop> {
+        self.pace.resume(desk.now);
+        let outcome = self.upload.collect(client, desk);
+        if let Err(Stop::NotYet(_)) = outcome {
+            self.wait_for_client(desk)?;
+        }
+        outcome
+    }
+
+    /// A turn ends, to wait for the client, if that has not been slower than it may be.
+    pub(super) fn wait_for_client(&mut self, desk: &Desk) -> Result<(), Stop> {
+        let bytes = self.upload.carried() + self.download.delivered();
+        let load = &self.snapshot.config.load;
+        if self.pace.is_too_slow(bytes, load.lowest_rate, load.rate_grace) {
+            return Err(Reason::ClientTooSlow.into());
+        }
+        self.pace.wait_for_client(desk.now);
+        Ok(())
+    }
+
     /// Whether something has been waited for too long.
     pub(super) fn overdue(&self, desk: &Desk) -> Option<Reason> {
         let (deadline, reason) = self.deadline();
