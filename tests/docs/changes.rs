@@ -252,7 +252,12 @@ pub(crate) fn break_everything(chapters: &[Page]) {
     let mut complaints = Vec::new();
     for (page, broken) in breaks(chapters) {
         let flags: Vec<&str> = broken.flags.iter().map(String::as_str).collect();
-        match copy.test(&broken.changes, &flags) {
+        let mut outcome = copy.test(&broken.changes, &flags);
+        if !outcome.as_ref().is_ok_and(|(red, _)| *red == broken.red) {
+            // What is broken may leave a test to chance that never is otherwise. A second look decides.
+            outcome = copy.test(&broken.changes, &flags);
+        }
+        match outcome {
             Err(why) => complaints.push(format!("{}: {why}", page.name)),
             Ok((red, _)) if red == broken.red => {}
             Ok((red, _)) if blesses() => {
