@@ -157,17 +157,21 @@ impl Books {
 impl Pages {
     /// Whose backend is gone has nobody left who could count there.
     fn close_accounts(&mut self) {
-        for account in self.open.extract_if(.., |account| Arc::strong_count(account) == 1) {
-            let balance = account.read();
-            match self.closed.iter_mut().find(|(name, _)| *name == account.name) {
-                Some((_, sum)) => sum.add(&balance),
-                None => self.closed.push_back((Arc::clone(&account.name), balance)),
+        // That it is ours alone is asked in the way that shows all that was counted before the others let go of it.
+        for account in self.open.extract_if(.., |account| Arc::get_mut(account).is_some()) {
+            let mut balance = account.read();
+            if let Some(at) = self.closed.iter().position(|(name, _)| *name == account.name) {
+                balance.add(&self.closed.remove(at).map(|(_, before)| before).unwrap_or_default());
             }
+            self.closed.push_back((Arc::clone(&account.name), balance));
         }
-        while self.closed.len() > REMEMBERED
-            && let Some((_, balance)) = self.closed.pop_front()
-        {
-            self.forgotten.add(&balance);
+        while self.closed.len() > REMEMBERED {
+            // Who is here again under a name goes on from what stands there, however long ago that was.
+            let is_gone = |name: &Arc<str>| !self.open.iter().any(|account| account.name == *name);
+            let Some(oldest) = self.closed.iter().position(|(name, _)| is_gone(name)) else { return };
+            if let Some((_, balance)) = self.closed.remove(oldest) {
+                self.forgotten.add(&balance);
+            }
         }
     }
 }
@@ -307,5 +311,27 @@ mod tests {
         let requests = requests(&books);
         assert_eq!((requests.len(), requests[0].0.as_str(), requests.last().unwrap().1), (REMEMBERED + 1, "5", 5));
         assert_eq!(requests.iter().map(|(_, requests)| requests).sum::<u64>(), REMEMBERED as u64 + 5);
+    }
+
+    #[test]
+    fn a_name_that_is_there_again_is_not_forgotten_and_one_that_left_again_is_the_last() {
+        let books = Books::new(1);
+        let come_and_go = |count: usize| {
+            for nth in 0..count {
+                books.open(&nth.to_string()).enter(0, &ENTRY);
+                books.balances();
+            }
+        };
+        let of = |name: &str| requests(&books).into_iter().find(|(other, _)| other == name).map(|(_, count)| count);
+        books.open("a").enter(0, &ENTRY);
+        books.balances();
+        let again = books.open("a");
+        again.enter(0, &ENTRY);
+        come_and_go(REMEMBERED + 5);
+        assert_eq!(of("a"), Some(2), "a counter goes back");
+        drop(again);
+        books.balances();
+        come_and_go(REMEMBERED - 1);
+        assert_eq!(of("a"), Some(2), "it left last");
     }
 }
