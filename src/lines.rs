@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 /// As many batches of lines may wait for the writer; beyond them, lines are dropped. At 8 lines a batch this is half a
 /// second of a busy machine.
 const BATCHES: usize = 8192;
+
+/// So many bytes of them may wait: what strangers write can make lines a hundred times as long as they usually are.
+const BYTES: usize = 32 * 1024 * 1024;
 
 /// How long the writer lets lines gather. A sender that finds it asleep in the channel pays a wake-up, so it is not
 /// woken for each batch, but for the first after a silence.
@@ -86,6 +89,8 @@ struct Desk {
     /// Where to write from now on.
     next: Mutex<Option<File>>,
     ended: AtomicBool,
+    /// Memory for what was handed over and has not been written, in bytes.
+    waiting: AtomicUsize,
     lost: AtomicU64,
     /// Those of them that have been told of.
     told: AtomicU64,
@@ -100,6 +105,7 @@ impl Lines {
             name,
             next: Mutex::new(None),
             ended: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
             told: AtomicU64::new(0),
             complaint: Mutex::new(None),
@@ -132,7 +138,11 @@ impl Lines {
         }
         // The next batch will be about as large: grown from nothing, it would be copied several times.
         let batch = std::mem::replace(lines, Vec::with_capacity(lines.len() * 5 / 4));
-        if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) = self.batches.try_send(batch) {
+        let size = batch.capacity();
+        let before = self.desk.waiting.fetch_add(size, Ordering::Relaxed);
+        let outcome = if before + size > BYTES { Err(TrySendError::Full(batch)) } else { self.batches.try_send(batch) };
+        if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) = outcome {
+            self.desk.waiting.fetch_sub(size, Ordering::Relaxed);
             self.desk.lose(count_lines(&batch));
         }
     }
@@ -207,16 +217,21 @@ fn write_all(batches: &Receiver<Vec<u8>>, file: File, desk: &Desk) {
     let mut sheet = Sheet { out: file, torn: Vec::new(), torn_at: 0 };
     let mut gathered = Vec::new();
     let mut is_healthy = true;
+    let take_all = |gathered: &mut Vec<u8>| {
+        batches.try_iter().fold(0, |size, batch| {
+            gathered.extend_from_slice(&batch);
+            size + batch.capacity()
+        })
+    };
     while let Ok(first) = batches.recv() {
         if !first.is_empty() {
             thread::sleep(GATHER);
         }
-        for batch in std::iter::once(first).chain(batches.try_iter()) {
-            gathered.extend_from_slice(&batch);
-        }
+        gathered.extend_from_slice(&first);
+        let mut size = first.capacity() + take_all(&mut gathered);
         let is_last = desk.ended.load(Ordering::Acquire);
         if is_last {
-            gathered.extend(batches.try_iter().flatten()); // what was handed over before the end, but after the look
+            size += take_all(&mut gathered); // what was handed over before the end, but after the look
         }
         if let Some(file) = desk.next().take() {
             sheet.turn_over(file);
@@ -238,6 +253,7 @@ fn write_all(batches: &Receiver<Vec<u8>>, file: File, desk: &Desk) {
                 desk.lose(lost);
             }
         }
+        desk.waiting.fetch_sub(size, Ordering::Relaxed);
         gathered.clear();
         if is_last {
             desk.lose(count_lines(&sheet.torn));
@@ -369,6 +385,26 @@ mod tests {
         assert_eq!(count_lines(text.as_bytes()) + lines.dropped(), sent);
         let numbers: Vec<u64> = text.lines().map(|line| line.parse().unwrap()).collect();
         assert!(numbers.is_sorted_by(|one, next| one < next), "in their order, each once");
+    }
+
+    #[test]
+    fn lines_that_wait_take_no_more_memory_however_long_they_are() {
+        let (reader, pipe) = io::pipe().unwrap();
+        let lines = Lines::new("log of a test");
+        lines.write_to(File::from(OwnedFd::from(pipe))).unwrap();
+        let mut line = vec![b'x'; 1024 * 1024];
+        line.push(b'\n');
+        let room = (BYTES / line.len()) as u64;
+        for _ in 0..room + 10 {
+            lines.send(&mut line.clone());
+        }
+        assert_eq!(lines.dropped(), 10, "there is room for {room}");
+        lines.send(&mut b"short\n".to_vec());
+        assert_eq!(lines.dropped(), 10, "and for what is short");
+        let reading = thread::spawn(move || io::copy(&mut io::BufReader::new(reader), &mut io::sink()).unwrap());
+        assert!(lines.end(Instant::now() + Duration::from_secs(10)));
+        assert_eq!(reading.join().unwrap(), room * line.len() as u64 + 6);
+        assert_eq!(lines.desk.waiting.load(Ordering::Relaxed), 0);
     }
 
     #[test]
