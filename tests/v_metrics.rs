@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use program::{Program, command};
 use serde_json::Value;
 use support::{Backend, Client, balancer, eventually};
+use threadbare::counting::BOUNDS;
 use threadbare::error::Reason;
 use threadbare::metrics::METRICS;
 
@@ -335,6 +336,8 @@ fn every_metric_is_told_and_documented_and_no_other() {
         .map(|metric| [metric.name, metric.kind, metric.labels, metric.help].map(str::to_owned).to_vec())
         .collect();
     assert_eq!(rows, real, "docs/METRICS.md does not say what the program tells");
+    let sentence = format!("are counted in {} buckets, from 100 us to 60 s", BOUNDS.len() + 1);
+    assert!(page.contains(&sentence), "the page does not say that durations {sentence}");
     for metric in METRICS {
         let name = if metric.kind == "histogram" { format!("{}_count", metric.name) } else { metric.name.to_owned() };
         let labels: BTreeSet<&str> = metric.labels.split(", ").filter(|label| !label.is_empty()).collect();
