@@ -8,39 +8,15 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use program::{Program, command, output, run};
-use support::{Backend, Client, each};
+use support::{Backend, Client, TempFile, each};
 use threadbare::Config;
 use threadbare::addresses::Rate;
 use threadbare::balance::{HashKey, Policy};
-
-/// A file that is gone when its test is.
-struct TempFile(PathBuf);
-
-impl TempFile {
-    fn new(content: impl AsRef<[u8]>) -> TempFile {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("threadbare-{}-{}.toml", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        fs::write(&path, content).unwrap();
-        TempFile(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
 
 const BACKEND: &str = "[[backend]]\nurl = \"http://127.0.0.1:9\"\n";
 

@@ -11,7 +11,6 @@ use program::{BINARY, Program};
 use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 use std::ffi::OsStr;
-use std::fs;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
@@ -20,7 +19,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{Backend, Client, PATIENCE};
+use support::{Backend, Client, Folder, PATIENCE};
 use threadbare::notify::Notifier;
 
 /// A service manager, under an abstract name that no other test has.
@@ -82,13 +81,13 @@ fn a_reload_says_when_it_began() {
 
 #[test]
 fn a_path_is_as_good_as_an_abstract_name() {
-    let path = std::env::temp_dir().join(format!("threadbare-notify-{}", std::process::id()));
+    let folder = Folder::new();
+    let path = folder.path("socket");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    Notifier::to(path.as_os_str()).ready();
+    Notifier::to(OsStr::new(&path)).ready();
     let mut words = [0; 64];
     let length = manager.recv(&mut words).unwrap();
-    fs::remove_file(&path).unwrap();
     assert_eq!(&words[..length], b"READY=1");
 }
 

@@ -9,12 +9,9 @@ mod support;
 
 use program::Program;
 use proptest::prelude::*;
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use support::{Backend, Client, End, each, eventually};
+use support::{Backend, Client, End, TempFile, each, eventually};
 use threadbare::net::proxy_protocol::{LONGEST, Parsed, parse};
 use threadbare::{Balancer, Config};
 
@@ -241,29 +238,6 @@ const STRANGERS: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const V1: &str = "PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n";
-
-/// A file that is gone when its test is.
-struct TempFile(PathBuf);
-
-impl TempFile {
-    fn new(content: &str) -> TempFile {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("threadbare-proxy-{}-{}.toml", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        fs::write(&path, content).unwrap();
-        TempFile(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
 
 fn config(file: &str, backends: &[&Backend], flags: &[&str]) -> Config {
     let file = TempFile::new(file);

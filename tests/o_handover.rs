@@ -4,7 +4,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
 
+#[path = "support/folder.rs"]
+mod folder;
+
 use crossbeam_channel::{Receiver, unbounded};
+use folder::Folder;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,7 +17,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use threadbare::net::handover::{self, Inherited, Offer};
@@ -26,31 +30,21 @@ const ANY: &str = "127.0.0.1:0";
 
 type Name = &'static str;
 
-/// A folder of its own for each test, gone with it.
-struct Folder(PathBuf);
+/// Where a listener is offered, alone in a folder of its own.
+struct Meeting(Folder);
 
-impl Folder {
+impl Meeting {
     fn new() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let nth = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("threadbare-handover-{}-{nth}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        Self(folder)
+        Self(Folder::new())
     }
 
     fn path(&self) -> PathBuf {
-        self.0.join("socket")
+        self.0.path("socket").into()
     }
 
-    /// What lies in it.
+    /// What lies there.
     fn names(&self) -> Vec<String> {
         fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -82,10 +76,10 @@ impl Process {
     }
 
     /// Offers its sockets; the receiver hears when they have been taken.
-    fn offer(&self, folder: &Folder) -> (Offer, Receiver<()>) {
+    fn offer(&self, meeting: &Meeting) -> (Offer, Receiver<()>) {
         let handle = self.handle.clone();
         let (taken, was_taken) = unbounded();
-        let offer = handover::offer(&folder.path(), move || handle.sockets(), move || taken.send(()).unwrap_or(()));
+        let offer = handover::offer(&meeting.path(), move || handle.sockets(), move || taken.send(()).unwrap_or(()));
         (offer.unwrap(), was_taken)
     }
 
@@ -105,8 +99,8 @@ fn wanted(addresses: &[&str], name: Name) -> Vec<(SocketAddr, Name)> {
     addresses.iter().map(|address| (address.parse().unwrap(), name)).collect()
 }
 
-fn take_over(folder: &Folder) -> Inherited {
-    handover::take_over(&folder.path()).unwrap().expect("somebody offers")
+fn take_over(meeting: &Meeting) -> Inherited {
+    handover::take_over(&meeting.path()).unwrap().expect("somebody offers")
 }
 
 fn greeting(address: SocketAddr) -> String {
@@ -130,13 +124,13 @@ fn eventually(condition: impl Fn() -> bool, what: &str) {
 
 #[test]
 fn who_connects_while_nobody_accepts_is_served_by_the_new_process() {
-    let folder = Folder::new();
+    let meeting = Meeting::new();
     let old = Process::on(&[ANY], "old");
     old.is_full.store(true, Ordering::Release); // from here on it accepts nobody
     let address = old.address();
-    let (_offer, was_taken) = old.offer(&folder);
+    let (_offer, was_taken) = old.offer(&meeting);
     let before: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
-    let mut inherited = take_over(&folder);
+    let mut inherited = take_over(&meeting);
     let bound = net::bind(wanted(&[ANY], "new"), std::mem::take(&mut inherited.sockets)).unwrap();
     assert_eq!(bound.addresses().unwrap(), [address], "port 0 in the settings of both is the same listener");
     drop(old); // sooner than it would by itself: nobody accepts, and nobody is refused
@@ -152,7 +146,7 @@ fn who_connects_while_nobody_accepts_is_served_by_the_new_process() {
 
 #[test]
 fn a_stream_of_clients_does_not_notice_a_row_of_restarts() {
-    let folder = Folder::new();
+    let meeting = Meeting::new();
     let mut process = Process::on(&[ANY], "first");
     let address = process.address();
     let over = Arc::new(AtomicBool::new(false));
@@ -165,13 +159,13 @@ fn a_stream_of_clients_does_not_notice_a_row_of_restarts() {
             }
         })
     };
-    let (mut offer, mut was_taken) = process.offer(&folder);
+    let (mut offer, mut was_taken) = process.offer(&meeting);
     for name in ["second", "third", "fourth", "fifth"] {
-        let mut inherited = take_over(&folder);
+        let mut inherited = take_over(&meeting);
         let new = Process::with(&mut inherited, &[ANY], name);
         inherited.done().unwrap();
         was_taken.recv_timeout(PATIENCE).unwrap();
-        (offer, was_taken) = new.offer(&folder); // the path is free at once
+        (offer, was_taken) = new.offer(&meeting); // the path is free at once
         process = new; // the one before drains
         let began = Instant::now();
         while greetings.recv_timeout(PATIENCE).unwrap() != name {
@@ -186,15 +180,15 @@ fn a_stream_of_clients_does_not_notice_a_row_of_restarts() {
 
 #[test]
 fn a_new_process_that_ends_before_it_accepts_changes_nothing() {
-    let folder = Folder::new();
+    let meeting = Meeting::new();
     let old = Process::on(&[ANY], "old");
-    let (_offer, was_taken) = old.offer(&folder);
+    let (_offer, was_taken) = old.offer(&meeting);
     for _ in 0..3 {
-        drop(take_over(&folder));
+        drop(take_over(&meeting));
         assert_eq!(greeting(old.address()), "old");
     }
     assert!(was_taken.try_recv().is_err());
-    let mut inherited = take_over(&folder);
+    let mut inherited = take_over(&meeting);
     let _new = Process::with(&mut inherited, &[ANY], "new");
     inherited.done().unwrap();
     was_taken.recv_timeout(PATIENCE).unwrap();
@@ -202,12 +196,12 @@ fn a_new_process_that_ends_before_it_accepts_changes_nothing() {
 
 #[test]
 fn a_new_process_that_is_killed_before_it_accepts_changes_nothing() {
-    let folder = Folder::new();
+    let meeting = Meeting::new();
     let old = Process::on(&[ANY], "old");
-    let (_offer, was_taken) = old.offer(&folder);
+    let (_offer, was_taken) = old.offer(&meeting);
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "takes_over_and_waits", "--ignored", "--nocapture"])
-        .env("THREADBARE_TEST_PATH", folder.path())
+        .env("THREADBARE_TEST_PATH", meeting.path())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -222,7 +216,7 @@ fn a_new_process_that_is_killed_before_it_accepts_changes_nothing() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(greeting(old.address()), "old");
-    assert_eq!(take_over(&folder).sockets.len(), 1);
+    assert_eq!(take_over(&meeting).sockets.len(), 1);
     assert!(was_taken.try_recv().is_err());
 }
 
@@ -238,7 +232,7 @@ fn takes_over_and_waits() {
 
 #[test]
 fn more_sockets_than_a_message_may_carry_pass_with_their_addresses() {
-    let folder = Folder::new();
+    let meeting = Meeting::new();
     net::raise_limit();
     let sockets: Vec<TcpListener> = (0..300).map(|_| TcpListener::bind(ANY).unwrap()).collect();
     let locals: Vec<SocketAddr> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
@@ -249,8 +243,8 @@ fn more_sockets_than_a_message_may_carry_pass_with_their_addresses() {
         };
         (0..).zip(&sockets).map(name).collect()
     };
-    let _offer = handover::offer(&folder.path(), clones, || ()).unwrap();
-    let inherited = take_over(&folder);
+    let _offer = handover::offer(&meeting.path(), clones, || ()).unwrap();
+    let inherited = take_over(&meeting);
     assert_eq!(inherited.sockets.len(), 300);
     for (nth, (passed, local)) in inherited.sockets.iter().zip(locals).enumerate() {
         assert_eq!(usize::from(passed.address.port()), nth);
@@ -260,11 +254,11 @@ fn more_sockets_than_a_message_may_carry_pass_with_their_addresses() {
 
 #[test]
 fn a_listener_that_only_the_new_settings_have_is_opened_and_one_that_they_lack_is_closed() {
-    let folder = Folder::new();
+    let meeting = Meeting::new();
     let old = Process::on(&[ANY, "127.0.0.2:0"], "old");
-    let (_offer, was_taken) = old.offer(&folder);
+    let (_offer, was_taken) = old.offer(&meeting);
     let gone = old.handle.addresses()[1];
-    let mut inherited = take_over(&folder);
+    let mut inherited = take_over(&meeting);
     let new = Process::with(&mut inherited, &["127.0.0.3:0", ANY], "new");
     inherited.done().unwrap();
     was_taken.recv_timeout(PATIENCE).unwrap();
@@ -277,63 +271,63 @@ fn a_listener_that_only_the_new_settings_have_is_opened_and_one_that_they_lack_i
 
 #[test]
 fn where_nobody_offers_nothing_is_taken() {
-    let folder = Folder::new();
-    assert!(handover::take_over(&folder.path()).unwrap().is_none(), "no file");
-    drop(UnixListener::bind(folder.path()).unwrap());
-    assert!(handover::take_over(&folder.path()).unwrap().is_none(), "a file that a dead process has left");
+    let meeting = Meeting::new();
+    assert!(handover::take_over(&meeting.path()).unwrap().is_none(), "no file");
+    drop(UnixListener::bind(meeting.path()).unwrap());
+    assert!(handover::take_over(&meeting.path()).unwrap().is_none(), "a file that a dead process has left");
 }
 
 #[test]
 fn the_file_is_for_its_owner_alone_and_goes_with_the_offer() {
-    let folder = Folder::new();
+    let meeting = Meeting::new();
     let old = Process::on(&[ANY], "old");
-    let (offer, _) = old.offer(&folder);
-    assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(folder.names(), ["socket"]);
+    let (offer, _) = old.offer(&meeting);
+    assert_eq!(fs::metadata(meeting.path()).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(meeting.names(), ["socket"]);
     drop(offer);
-    assert!(folder.names().is_empty());
+    assert!(meeting.names().is_empty());
 }
 
 #[test]
 fn a_file_of_a_dead_process_is_replaced_and_one_of_a_living_is_not() {
-    let folder = Folder::new();
-    drop(UnixListener::bind(folder.path()).unwrap());
+    let meeting = Meeting::new();
+    drop(UnixListener::bind(meeting.path()).unwrap());
     let old = Process::on(&[ANY], "old");
-    let (_offer, was_taken) = old.offer(&folder);
-    let second = handover::offer(&folder.path(), || Ok(Vec::new()), || ());
+    let (_offer, was_taken) = old.offer(&meeting);
+    let second = handover::offer(&meeting.path(), || Ok(Vec::new()), || ());
     assert_eq!(second.unwrap_err().kind(), ErrorKind::AddrInUse);
-    assert_eq!(take_over(&folder).sockets.len(), 1, "the living one still offers");
+    assert_eq!(take_over(&meeting).sockets.len(), 1, "the living one still offers");
     assert!(was_taken.try_recv().is_err());
-    assert_eq!(folder.names(), ["socket"]);
+    assert_eq!(meeting.names(), ["socket"]);
 }
 
 #[test]
 fn a_file_that_is_no_socket_is_left_alone() {
-    let folder = Folder::new();
-    fs::write(folder.path(), "precious").unwrap();
-    let offer = handover::offer(&folder.path(), || Ok(Vec::new()), || ());
+    let meeting = Meeting::new();
+    fs::write(meeting.path(), "precious").unwrap();
+    let offer = handover::offer(&meeting.path(), || Ok(Vec::new()), || ());
     assert_eq!(offer.unwrap_err().kind(), ErrorKind::AlreadyExists);
-    assert_eq!(fs::read(folder.path()).unwrap(), b"precious");
+    assert_eq!(fs::read(meeting.path()).unwrap(), b"precious");
 }
 
 #[test]
 fn an_offer_that_ends_leaves_the_file_of_another_process_alone() {
-    let folder = Folder::new();
+    let meeting = Meeting::new();
     let old = Process::on(&[ANY], "old");
-    let (offer, _) = old.offer(&folder);
-    fs::remove_file(folder.path()).unwrap();
-    let _other = UnixListener::bind(folder.path()).unwrap();
+    let (offer, _) = old.offer(&meeting);
+    fs::remove_file(meeting.path()).unwrap();
+    let _other = UnixListener::bind(meeting.path()).unwrap();
     drop(offer);
-    assert_eq!(folder.names(), ["socket"]);
+    assert_eq!(meeting.names(), ["socket"]);
 }
 
 #[test]
 fn who_talks_nonsense_gets_nothing_and_is_in_nobodys_way() {
-    let folder = Folder::new();
+    let meeting = Meeting::new();
     let old = Process::on(&[ANY], "old");
-    let (_offer, was_taken) = old.offer(&folder);
+    let (_offer, was_taken) = old.offer(&meeting);
     for nonsense in ["", "\n", "GET / HTTP/1.1\r\n\r\n", "threadbare takes over 2\n", "accepting\n"] {
-        let mut stranger = UnixStream::connect(folder.path()).unwrap();
+        let mut stranger = UnixStream::connect(meeting.path()).unwrap();
         stranger.set_read_timeout(Some(PATIENCE)).unwrap();
         stranger.write_all(nonsense.as_bytes()).unwrap();
         stranger.shutdown(std::net::Shutdown::Write).unwrap();
@@ -342,20 +336,20 @@ fn who_talks_nonsense_gets_nothing_and_is_in_nobodys_way() {
         let _ = stranger.read_to_end(&mut answer);
         assert!(answer.is_empty(), "{nonsense:?}");
     }
-    assert_eq!(take_over(&folder).sockets.len(), 1);
+    assert_eq!(take_over(&meeting).sockets.len(), 1);
     assert!(was_taken.try_recv().is_err());
 }
 
 #[test]
 fn an_offer_ends_though_a_new_process_keeps_it_waiting() {
-    let folder = Folder::new();
+    let meeting = Meeting::new();
     let old = Process::on(&[ANY], "old");
-    let (offer, was_taken) = old.offer(&folder);
-    let inherited = take_over(&folder);
+    let (offer, was_taken) = old.offer(&meeting);
+    let inherited = take_over(&meeting);
     drop(offer);
     assert!(inherited.done().is_err(), "the old process was not there any more");
     assert!(was_taken.recv_timeout(PATIENCE).is_err());
-    eventually(|| folder.names().is_empty(), "the file is gone");
+    eventually(|| meeting.names().is_empty(), "the file is gone");
 }
 
 #[test]
@@ -369,14 +363,14 @@ fn a_process_that_speaks_no_hand_over_is_not_believed() {
         ("-1\n", ErrorKind::InvalidData),
         ("\n", ErrorKind::InvalidData),
     ] {
-        let folder = Folder::new();
-        let listener = UnixListener::bind(folder.path()).unwrap();
+        let meeting = Meeting::new();
+        let listener = UnixListener::bind(meeting.path()).unwrap();
         let other = thread::spawn(move || {
             let (mut socket, _) = listener.accept().unwrap();
             socket.read_exact(&mut [0; "threadbare takes over 1\n".len()]).unwrap();
             socket.write_all(answer.as_bytes()).unwrap();
         });
-        assert_eq!(handover::take_over(&folder.path()).unwrap_err().kind(), kind, "{answer:?}");
+        assert_eq!(handover::take_over(&meeting.path()).unwrap_err().kind(), kind, "{answer:?}");
         other.join().unwrap();
     }
 }

@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
+#[path = "support/folder.rs"]
+mod folder;
+
+use folder::{Folder, TempFile};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -139,15 +143,10 @@ fn the_unit_takes_every_liberty_away_that_is_not_needed() {
 
 #[test]
 fn systemd_understands_the_units() {
-    let folder = std::env::temp_dir().join(format!("threadbare-units-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let paths = ["threadbare.service", "threadbare.socket"].map(|name| {
-        let path = folder.join(name);
-        fs::write(&path, text(&format!("docs/deploy/{name}")).replace(INSTALLED, BINARY)).unwrap();
-        path
-    });
+    let folder = Folder::new();
+    let paths = ["threadbare.service", "threadbare.socket"]
+        .map(|name| folder.file(name, text(&format!("docs/deploy/{name}")).replace(INSTALLED, BINARY)));
     let output = Command::new("systemd-analyze").arg("verify").args(&paths).stdin(Stdio::null()).output();
-    fs::remove_dir_all(&folder).unwrap();
     let Ok(output) = output else {
         println!("skipped: systemd-analyze is not installed");
         return;
@@ -229,10 +228,8 @@ fn the_program_takes_the_settings_of_the_kubernetes_page() {
     let (_, settings) = page.split_once("threadbare.toml: |\n").unwrap();
     let settings = settings.lines().take_while(|line| line.is_empty() || line.starts_with("    "));
     let settings: String = settings.map(|line| format!("{}\n", line.trim_start())).collect();
-    let path = std::env::temp_dir().join(format!("threadbare-deploy-{}.toml", std::process::id()));
-    fs::write(&path, &settings).unwrap();
-    let output = Command::new(BINARY).arg("--config").arg(&path).arg("--check").stdin(Stdio::null()).output();
-    fs::remove_file(&path).unwrap();
+    let file = TempFile::new(&settings);
+    let output = Command::new(BINARY).args(["--config", file.path()]).arg("--check").stdin(Stdio::null()).output();
     let output = output.unwrap();
     assert!(output.status.success(), "{}\nof:\n{settings}", String::from_utf8_lossy(&output.stderr));
 }

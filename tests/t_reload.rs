@@ -8,40 +8,16 @@ mod support;
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use program::{Program, command, free_port};
 use rustix::process::Signal;
-use support::{Backend, Client, Gate, eventually};
+use support::{Backend, Client, Folder, Gate, eventually};
 use threadbare::balance::Condition;
 use threadbare::{Balancer, Config};
-
-/// A folder of its own, gone with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("threadbare-reload-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir(&folder).unwrap();
-        Folder(folder)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 const LISTENER: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\n";
 
@@ -69,7 +45,7 @@ fn get(client: &mut Client) -> String {
 #[test]
 fn a_reload_changes_the_backends_and_keeps_the_clients() {
     let folder = Folder::new();
-    let config = folder.file("config.toml");
+    let config = folder.path("config.toml");
     let (old, stays, new) = (named("old"), named("stays"), named("new"));
     fs::write(&config, format!("{LISTENER}{}", backends(&[&old, &stays]))).unwrap();
     let program = start(&config);
@@ -90,7 +66,7 @@ fn a_reload_changes_the_backends_and_keeps_the_clients() {
 #[test]
 fn what_has_begun_ends_under_the_old_configuration() {
     let folder = Folder::new();
-    let config = folder.file("config.toml");
+    let config = folder.path("config.toml");
     let gate = Gate::new();
     let old = {
         let gate = gate.clone();
@@ -121,7 +97,7 @@ fn what_has_begun_ends_under_the_old_configuration() {
 #[test]
 fn whoever_waits_after_a_failed_try_goes_to_a_backend_that_a_reload_brings() {
     let folder = Folder::new();
-    let config = folder.file("config.toml");
+    let config = folder.path("config.toml");
     let (gate, refusing, new) = (Gate::new(), Backend::refusing(), named("new"));
     let busy = behind(&gate);
     let limit = "[balance]\nmax_in_flight = 1\n";
@@ -146,7 +122,7 @@ fn whoever_waits_after_a_failed_try_goes_to_a_backend_that_a_reload_brings() {
 #[test]
 fn a_tunnel_outlives_the_configuration_under_which_it_began() {
     let folder = Folder::new();
-    let config = folder.file("config.toml");
+    let config = folder.path("config.toml");
     let echo = Backend::start(|connection| {
         if connection.read_request().is_some() {
             connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
@@ -176,7 +152,7 @@ fn a_tunnel_outlives_the_configuration_under_which_it_began() {
 #[test]
 fn a_backend_that_stays_keeps_its_health_its_place_its_spares_and_its_counts() {
     let folder = Folder::new();
-    let config = folder.file("config.toml");
+    let config = folder.path("config.toml");
     let gate = Gate::new();
     let (busy, refusing) = (behind(&gate), Backend::refusing());
     let text = |more: &str| {
@@ -222,7 +198,7 @@ fn a_backend_that_stays_keeps_its_health_its_place_its_spares_and_its_counts() {
 #[test]
 fn a_bad_file_changes_nothing_and_is_told_with_its_place() {
     let folder = Folder::new();
-    let config = folder.file("config.toml");
+    let config = folder.path("config.toml");
     let backend = named("good");
     let admin = "[admin]\nlisten = \"127.0.0.1:0\"\n";
     fs::write(&config, format!("{LISTENER}{}{admin}", backends(&[&backend]))).unwrap();
@@ -265,7 +241,7 @@ fn a_bad_file_changes_nothing_and_is_told_with_its_place() {
 #[test]
 fn what_can_not_change_is_said_by_name() {
     let folder = Folder::new();
-    let config = folder.file("config.toml");
+    let config = folder.path("config.toml");
     let backend = named("good");
     fs::write(&config, format!("workers = 1\n{LISTENER}{}", backends(&[&backend]))).unwrap();
     let program = start(&config);
@@ -278,7 +254,7 @@ fn what_can_not_change_is_said_by_name() {
 #[test]
 fn a_hundred_reloads_under_load_lose_nothing() {
     let folder = Folder::new();
-    let config = folder.file("config.toml");
+    let config = folder.path("config.toml");
     let (one, other) = (named("one"), named("other"));
     let texts = [format!("{LISTENER}{}", backends(&[&one, &other])), format!("{LISTENER}{}", backends(&[&other]))];
     fs::write(&config, &texts[0]).unwrap();
@@ -303,7 +279,7 @@ fn a_hundred_reloads_under_load_lose_nothing() {
         .collect();
     for nth in 1..=100 {
         // Renamed into place, as editors do it: a file that is half written is no configuration.
-        let draft = folder.file("draft.toml");
+        let draft = folder.path("draft.toml");
         fs::write(&draft, &texts[nth % 2]).unwrap();
         fs::rename(&draft, &config).unwrap();
         program.signal(Signal::HUP);
@@ -318,7 +294,7 @@ fn a_hundred_reloads_under_load_lose_nothing() {
 #[test]
 fn twenty_restarts_under_load_refuse_nobody() {
     let folder = Folder::new();
-    let (config, socket) = (folder.file("config.toml"), folder.file("handover.sock"));
+    let (config, socket) = (folder.path("config.toml"), folder.path("handover.sock"));
     let backend = named("good");
     fs::write(&config, format!("handover = \"{socket}\"\n{LISTENER}{}", backends(&[&backend]))).unwrap();
     let mut program = start(&config);
@@ -385,7 +361,7 @@ fn status_of(admin: SocketAddr, path: &str) -> u16 {
 #[test]
 fn a_reload_adds_and_removes_listeners_and_nobody_is_refused_by_one_that_stays() {
     let folder = Folder::new();
-    let config = folder.file("config.toml");
+    let config = folder.path("config.toml");
     let backend = named("good");
     let [stays, comes] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
     let listener = |address: SocketAddr| format!("[[listener]]\naddress = \"{address}\"\n");
@@ -408,7 +384,7 @@ fn a_reload_adds_and_removes_listeners_and_nobody_is_refused_by_one_that_stays()
         })
     };
     for nth in 1..=10 {
-        let draft = folder.file("draft.toml");
+        let draft = folder.path("draft.toml");
         fs::write(&draft, &texts[nth % 2]).unwrap();
         fs::rename(&draft, &config).unwrap();
         program.signal(Signal::HUP);
@@ -439,7 +415,7 @@ fn behind(gate: &Gate) -> Backend {
 fn a_log_is_opened_again_while_a_drain_goes_on() {
     for delay in ["0s", "1h"] {
         let folder = Folder::new();
-        let (log, renamed) = (folder.file("access.log"), folder.file("access.log.1"));
+        let (log, renamed) = (folder.path("access.log"), folder.path("access.log.1"));
         let gate = Gate::new();
         let backend = behind(&gate);
         let mut program = Program::start(["--access-log-file", &log, "--drain-delay", delay, &backend.url()]);
@@ -465,7 +441,7 @@ fn a_log_is_opened_again_while_a_drain_goes_on() {
 fn a_process_that_drains_already_is_taken_over_and_still_finishes_what_it_has() {
     for (delay, is_asked_again) in [("1h", false), ("1h", true), ("0s", false)] {
         let folder = Folder::new();
-        let (config, socket) = (folder.file("config.toml"), folder.file("handover.sock"));
+        let (config, socket) = (folder.path("config.toml"), folder.path("handover.sock"));
         let gate = Gate::new();
         let backend = behind(&gate);
         let timeouts = format!("[timeouts]\ndrain_delay = \"{delay}\"\n");

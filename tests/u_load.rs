@@ -4,12 +4,11 @@
 
 mod support;
 
-use std::fs;
 use std::io::{ErrorKind, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::{Backend, Client, Gate, balancer, eventually};
+use support::{Backend, Client, Gate, TempFile, balancer, eventually};
 use threadbare::{Balancer, Config};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -20,17 +19,12 @@ fn good() -> Backend {
 
 /// A balancer with this file: `{n}` stands for the nth backend's URL.
 fn configured(text: &str, backends: &[&Backend]) -> Balancer {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let name = format!("threadbare-load-{}-{}.toml", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let path = std::env::temp_dir().join(name);
     let mut text = text.to_owned();
     for (nth, backend) in backends.iter().enumerate() {
         text = text.replace(&format!("{{{nth}}}"), &backend.url());
     }
-    fs::write(&path, &text).unwrap();
-    let flags = ["--listen", "127.0.0.1:0", "--access-log", "off", "--config", path.to_str().unwrap()];
-    let config = Config::from_args(flags);
-    fs::remove_file(&path).unwrap();
+    let file = TempFile::new(&text);
+    let config = Config::from_args(["--listen", "127.0.0.1:0", "--access-log", "off", "--config", file.path()]);
     Balancer::start(config.unwrap_or_else(|error| panic!("{text}: {error}"))).unwrap()
 }
 
@@ -409,12 +403,8 @@ fn the_same_key_goes_to_the_same_backend() {
 const BEHIND_A_PROXY: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.0/8\"]\n";
 
 fn settings(text: &str, backend: &Backend) -> Config {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let name = format!("threadbare-limits-{}-{}.toml", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let path = std::env::temp_dir().join(name);
-    fs::write(&path, text).unwrap();
-    let config = Config::from_args(["--access-log", "off", "--config", path.to_str().unwrap(), &backend.url()]);
-    fs::remove_file(&path).unwrap();
+    let file = TempFile::new(text);
+    let config = Config::from_args(["--access-log", "off", "--config", file.path(), &backend.url()]);
     config.unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use program::Program;
 use serde_json::Value;
-use support::{Backend, Client, End, Gate, Response, balancer, each, eventually};
+use support::{Backend, Client, End, Folder, Gate, Response, TempFile, balancer, each, eventually};
 use threadbare::Balancer;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -302,20 +302,19 @@ const TOKEN: &str = "0123456789abcdef";
 struct Named {
     balancer: Balancer,
     config: threadbare::Config,
-    path: std::path::PathBuf,
+    _file: TempFile,
 }
 
 impl Named {
-    fn start(name: &str, backends: [&Backend; 2], token: &str) -> Named {
-        let path = std::env::temp_dir().join(format!("threadbare-{name}-{}.toml", std::process::id()));
+    fn start(backends: [&Backend; 2], token: &str) -> Named {
         let rows = backends.iter().zip(["a", "b/c"]);
         let rows: String = rows
             .map(|(backend, name)| format!("[[backend]]\nurl = \"{}\"\nname = \"{name}\"\n", backend.url()))
             .collect();
-        std::fs::write(&path, format!("{rows}[admin]\nlisten = \"127.0.0.1:0\"\n{token}\n")).unwrap();
-        let flags = ["--config", path.to_str().unwrap(), "--listen", "127.0.0.1:0", "--access-log", "off"];
+        let file = TempFile::new(format!("{rows}[admin]\nlisten = \"127.0.0.1:0\"\n{token}\n"));
+        let flags = ["--config", file.path(), "--listen", "127.0.0.1:0", "--access-log", "off"];
         let config = threadbare::Config::from_args(flags).unwrap();
-        Named { balancer: Balancer::start(config.clone()).unwrap(), config, path }
+        Named { balancer: Balancer::start(config.clone()).unwrap(), config, _file: file }
     }
 
     fn order(&self, order: &str, fields: &str) -> Response {
@@ -329,16 +328,10 @@ impl Named {
     }
 }
 
-impl Drop for Named {
-    fn drop(&mut self) {
-        let _gone = std::fs::remove_file(&self.path);
-    }
-}
-
 #[test]
 fn an_order_takes_the_token_and_nothing_else_will_do() {
     let backends = [Backend::answering(OK), Backend::answering(OK)];
-    let named = Named::start("token", backends.each_ref(), &format!("token = \"{TOKEN}\""));
+    let named = Named::start(backends.each_ref(), &format!("token = \"{TOKEN}\""));
     let rows: &[(&str, &str, u16, &str)] = &[
         ("a/drain", "", 401, "Bearer TOKEN"),
         ("a/drain", "Authorization: Basic MDEyMzQ1Njc4OWFiY2RlZg==\r\n", 401, "Bearer TOKEN"),
@@ -358,7 +351,7 @@ fn an_order_takes_the_token_and_nothing_else_will_do() {
         assert_eq!(answer.head.get("WWW-Authenticate").is_some(), *status == 401, "{answer:?}");
     });
     assert_eq!(named.states(), ["up", "up"]);
-    let without = Named::start("no-token", backends.each_ref(), "");
+    let without = Named::start(backends.each_ref(), "");
     let refused = without.order("a/drain", "Authorization: Bearer 0123456789abcdef\r\n");
     assert_eq!((refused.status, refused.text().contains("no admin.token")), (403, true), "{refused:?}");
 }
@@ -366,7 +359,7 @@ fn an_order_takes_the_token_and_nothing_else_will_do() {
 #[test]
 fn what_is_ordered_holds_at_once_and_until_the_next_reload() {
     let backends = [Backend::answering(OK), Backend::answering(OK)];
-    let named = Named::start("order", backends.each_ref(), &format!("token = \"{TOKEN}\""));
+    let named = Named::start(backends.each_ref(), &format!("token = \"{TOKEN}\""));
     let token = format!("Authorization: bearer {TOKEN}\r\n");
     let asked = || backends.each_ref().map(|backend| backend.requests().len());
     let serve_eight = || {
@@ -464,9 +457,10 @@ fn nobody_who_asks_holds_a_request_up_and_who_does_not_read_is_dropped() {
 #[test]
 fn a_newer_process_takes_the_admin_listener_over_too() {
     let backend = Backend::answering(OK);
-    let socket = std::env::temp_dir().join(format!("threadbare-admin-{}.sock", std::process::id()));
+    let folder = Folder::new();
+    let socket = folder.path("handover.sock");
     let [listen, page] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], program::free_port())).to_string());
-    let flags = ["--listen", &listen, "--admin", &page, "--handover", socket.to_str().unwrap(), &backend.url()];
+    let flags = ["--listen", &listen, "--admin", &page, "--handover", &socket, &backend.url()];
     let mut old = Program::listening(program::command().args(flags));
     let new = Program::listening(program::command().args(flags));
     assert_eq!(old.exit_code(), 0, "it has drained");
@@ -474,7 +468,6 @@ fn a_newer_process_takes_the_admin_listener_over_too() {
     client.send(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(client.read_response("GET").status, 200, "the new one is not draining");
     drop(new);
-    let _gone = std::fs::remove_file(&socket);
 }
 
 #[test]

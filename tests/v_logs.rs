@@ -8,7 +8,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -17,31 +17,7 @@ use std::time::Duration;
 use program::{Program, command, command_after, run};
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{Backend, Client, Gate, each, eventually};
-
-/// A folder that is gone when its test is.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("threadbare-logs-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Folder(path)
-    }
-
-    /// A path in it, as text.
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _gone = fs::remove_dir_all(&self.0);
-    }
-}
+use support::{Backend, Client, Folder, Gate, each, eventually};
 
 /// Says so when it is dropped, also by a panic: whoever looks at it need not go on.
 struct Ending<'a>(&'a AtomicBool);

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use program::{Program, command};
 use serde_json::Value;
-use support::{Backend, Client, balancer, eventually};
+use support::{Backend, Client, TempFile, balancer, eventually};
 use threadbare::counting::BOUNDS;
 use threadbare::error::Reason;
 use threadbare::metrics::METRICS;
@@ -426,21 +426,10 @@ fn prometheus_itself_finds_nothing_wrong() {
 #[test]
 fn a_backends_name_can_hold_what_labels_must_escape() {
     let backend = Backend::answering(OK);
-    let path = std::env::temp_dir().join(format!("threadbare-metrics-{}.toml", std::process::id()));
     let name = r#"a\"b\\c{d}"#; // as TOML writes it
-    fs::write(&path, format!("[[backend]]\nurl = \"{}\"\nname = \"{name}\"\n", backend.url())).unwrap();
-    let flags = [
-        "--config",
-        path.to_str().unwrap(),
-        "--listen",
-        "127.0.0.1:0",
-        "--admin",
-        "127.0.0.1:0",
-        "--access-log",
-        "off",
-    ];
+    let file = TempFile::new(format!("[[backend]]\nurl = \"{}\"\nname = \"{name}\"\n", backend.url()));
+    let flags = ["--config", file.path(), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--access-log", "off"];
     let config = threadbare::Config::from_args(flags);
-    fs::remove_file(&path).unwrap();
     let balancer = threadbare::Balancer::start(config.unwrap()).unwrap();
     let numbers = parse(&get(balancer.admin_address().unwrap(), "/metrics"));
     assert_eq!(sum(&numbers, "threadbare_backend_up", &[("backend", r#"a"b\c{d}"#)]), 1);

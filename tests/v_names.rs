@@ -7,15 +7,13 @@
 mod program;
 mod support;
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use program::{Program, command};
-use support::{Backend, Client, Gate, Response, eventually};
+use support::{Backend, Client, Gate, Response, TempFile, eventually};
 use threadbare::live::LookUp;
 use threadbare::{Balancer, Config};
 
@@ -59,33 +57,10 @@ impl NameServer {
     }
 }
 
-/// A file that is gone with the test.
-struct ConfigFile(PathBuf);
-
-impl ConfigFile {
-    fn new(text: &str) -> ConfigFile {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("threadbare-names-{}-{}.toml", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let file = ConfigFile(std::env::temp_dir().join(name));
-        fs::write(&file.0, text).unwrap();
-        file
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for ConfigFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
 const POOL: &str = "[[backend]]\nname = \"pool\"\nurl = \"http://pool.test\"\nexpand = true\n";
 
 fn config(text: &str, flags: &[&str]) -> Config {
-    let file = ConfigFile::new(text);
+    let file = TempFile::new(text);
     let mut words = vec!["--listen", "127.0.0.1:0", "--access-log", "off", "--config", file.path()];
     words.extend(flags);
     if !flags.contains(&"--resolve-interval") {
@@ -427,7 +402,7 @@ fn the_systems_own_resolver_is_asked_and_each_backend_is_called_by_name_and_addr
         (format!("http://localhost:{port}/prefix"), format!("localhost:{port}/prefix/127.0.0.1:{port}")),
         (format!("http://127.0.0.1:{port}"), format!("127.0.0.1:{port}/127.0.0.1:{port}")),
     ] {
-        let file = ConfigFile::new(&format!(
+        let file = TempFile::new(format!(
             "[balance]\nresolve_interval = \"1ms\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
              [[backend]]\nurl = \"{url}\"\nexpand = true\n"
         ));

@@ -8,7 +8,7 @@ mod support;
 
 use program::Program;
 use rustix::process::Signal;
-use support::{Backend, Client, Gate, eventually};
+use support::{Backend, Client, Folder, Gate, eventually};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -331,15 +331,14 @@ fn lines_of_many_clients_at_once_stay_in_their_order_for_each() {
 #[test]
 fn it_is_off_unless_it_is_asked_for_and_a_reload_turns_it_on_and_off() {
     let backend = always_ok();
-    let folder = std::env::temp_dir().join(format!("threadbare-wire-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let (config, log) = (folder.join("config.toml"), folder.join("wire"));
+    let folder = Folder::new();
+    let (config, log) = (folder.path("config.toml"), folder.path("wire"));
     let say = |keys: &str| {
         std::fs::write(&config, format!("[[backend]]\nurl = \"{}\"\n[log]\naccess = \"off\"\n{keys}", backend.url()))
             .unwrap();
     };
     say("");
-    let program = Program::start(["--config", config.to_str().unwrap()]);
+    let program = Program::start(["--config", &config]);
     let reload = |keys: &str, count: usize| {
         say(keys);
         program.signal(Signal::HUP);
@@ -363,7 +362,6 @@ fn it_is_off_unless_it_is_asked_for_and_a_reload_turns_it_on_and_off() {
     let last = told().lines().last().unwrap().to_owned();
     assert!(last.contains("no more is told"), "{last}");
     assert!(lines(&program).is_empty(), "{}", program.stderr.so_far());
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
@@ -396,19 +394,17 @@ fn the_page_shows_lines_as_they_are() {
 #[test]
 fn a_wire_log_that_is_rotated_goes_on_in_a_new_file() {
     let backend = always_ok();
-    let folder = std::env::temp_dir().join(format!("threadbare-wire-turned-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let (log, old) = (folder.join("wire"), folder.join("wire.1"));
-    let program = observed(&["--wire-log-file", log.to_str().unwrap(), &backend.url()]);
-    let told = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default();
+    let folder = Folder::new();
+    let (log, old) = (folder.path("wire"), folder.path("wire.1"));
+    let program = observed(&["--wire-log-file", &log, &backend.url()]);
+    let told = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     assert_eq!(get(&mut Client::connect(program.address())), 200);
     eventually(|| told(&log).contains("client                 closed"), "the first client is told of");
     std::fs::rename(&log, &old).unwrap();
     program.signal(Signal::HUP);
-    eventually(|| log.exists(), "the file is there again");
+    eventually(|| std::fs::exists(&log).unwrap(), "the file is there again");
     assert_eq!(get(&mut Client::connect(program.address())), 200);
     eventually(|| told(&log).contains("client                 closed"), "the second client is told of");
     assert_eq!((told(&old).matches("accepted").count(), told(&log).matches("accepted").count()), (1, 1));
     assert!(!program.stderr.so_far().contains("ERROR"), "nothing else was to be read again");
-    std::fs::remove_dir_all(folder).unwrap();
 }

@@ -8,10 +8,9 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use support::{Backend, balancer, eventually};
+use support::{Backend, Folder, TempFile, balancer, eventually};
 use threadbare::Balancer;
 
 /// Whether a program can be run here; says so if not.
@@ -36,7 +35,7 @@ fn output(command: &mut Command) -> String {
 struct Server {
     child: Child,
     address: SocketAddr,
-    folder: PathBuf,
+    _folder: Folder,
 }
 
 impl Drop for Server {
@@ -44,18 +43,16 @@ impl Drop for Server {
         // Asked first, so that a server with workers can end them too.
         let _gone = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ended = self.child.wait();
-        let _kept = fs::remove_dir_all(&self.folder);
     }
 }
 
 impl Server {
     /// Starts a program that listens on a port of its own, once it does.
-    fn start(name: &str, command: impl FnOnce(SocketAddr, &PathBuf) -> Command) -> Server {
+    fn start(command: impl FnOnce(SocketAddr, &Folder) -> Command) -> Server {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let folder = std::env::temp_dir().join(format!("threadbare-{name}-{}-{}", std::process::id(), address.port()));
-        fs::create_dir_all(&folder).unwrap();
+        let folder = Folder::new();
         let child = command(address, &folder).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let server = Server { child, address, folder };
+        let server = Server { child, address, _folder: folder };
         eventually(|| TcpStream::connect(address).is_ok(), "the server listens");
         server
     }
@@ -87,13 +84,10 @@ fn curl_gets_posts_and_uploads() {
     assert!(curl(&balancer, "/", &["--head"]).starts_with("HTTP/1.1 200 "));
     assert!(curl(&balancer, "/", &["-d", "a=b"]).ends_with("\r\n\r\na=b"));
 
-    let folder = std::env::temp_dir().join(format!("threadbare-curl-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let file = folder.join("body");
+    let folder = Folder::new();
     // curl asks for a 100 before bodies of more than a megabyte.
     let body = "0123456789abcdef".repeat(200_000);
-    fs::write(&file, &body).unwrap();
-    let file = file.to_str().unwrap();
+    let file = &*folder.file("body", &body);
     assert!(curl(&balancer, "/", &["--data-binary", &format!("@{file}")]).ends_with(&body));
     let expecting = ["-H", "Expect: 100-continue", "--data-binary", &format!("@{file}")];
     assert!(curl(&balancer, "/", &expecting).ends_with(&body));
@@ -106,7 +100,6 @@ fn curl_gets_posts_and_uploads() {
     let heard = String::from_utf8_lossy(&piped.stdout);
     assert!(heard.starts_with("PUT / ") && heard.contains("Transfer-Encoding: chunked\r\n"), "{:.300}", heard);
     assert!(heard.ends_with(&body), "{} bytes of more than {}", heard.len(), body.len());
-    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
@@ -121,12 +114,10 @@ fn curl_hears_an_early_refusal() {
         }
     });
     let balancer = balancer(&[&backend.url()], &[]);
-    let file = std::env::temp_dir().join(format!("threadbare-413-{}", std::process::id()));
-    fs::write(&file, vec![b'x'; 8 * 1024 * 1024]).unwrap();
-    let upload = format!("@{}", file.to_str().unwrap());
+    let file = TempFile::new(vec![b'x'; 8 * 1024 * 1024]);
+    let upload = format!("@{}", file.path());
     let heard = curl(&balancer, "/", &["-w", "%{http_code}", "-H", "Expect:", "--data-binary", &upload]);
     assert_eq!(heard, "no\n413");
-    fs::remove_file(file).unwrap();
 }
 
 #[test]
@@ -150,10 +141,10 @@ fn nginx_serves_files_behind_it() {
         return;
     }
     let large = patterned(10 * 1024 * 1024);
-    let server = Server::start("nginx", |address, folder| {
-        fs::write(folder.join("large"), &large).unwrap();
-        fs::write(folder.join("page.html"), "<p>".repeat(2000)).unwrap();
-        let folder = folder.to_str().unwrap();
+    let server = Server::start(|address, folder| {
+        folder.file("large", &large);
+        folder.file("page.html", "<p>".repeat(2000));
+        let folder = folder.as_ref().to_str().unwrap();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("{kind}_temp_path {folder}/{kind};"))
             .concat();
@@ -200,11 +191,11 @@ fn pythons_client_and_server_understand_each_other() {
         return;
     }
     let body = patterned(300_000);
-    let server = Server::start("python", |address, folder| {
-        fs::write(folder.join("file"), &body).unwrap();
+    let server = Server::start(|address, folder| {
+        folder.file("file", &body);
         let mut command = Command::new("python3");
         command.args(["-m", "http.server", "--bind", "127.0.0.1", &address.port().to_string(), "--directory"]);
-        command.arg(folder);
+        command.arg(folder.as_ref());
         command
     });
     let echo = Backend::echo();
@@ -237,7 +228,7 @@ fn nodes_client_and_server_understand_each_other() {
     let serve = "const http = require('http');
 http.createServer((q, s) => { q.on('error', () => {}); s.writeHead(200, {'X-Method': q.method}); q.pipe(s); })
   .listen(Number(process.argv[1]), '127.0.0.1');";
-    let server = Server::start("node", |address, _| {
+    let server = Server::start(|address, _| {
         let mut command = Command::new("node");
         command.args(["-e", serve, &address.port().to_string()]);
         command
@@ -278,11 +269,10 @@ fn python_reads_every_line_of_the_json_log() {
         return;
     }
     let backend = Backend::echo();
-    let folder = std::env::temp_dir().join(format!("threadbare-json-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let log = folder.join("log");
+    let folder = Folder::new();
+    let log = folder.path("log");
     // One worker, so that the lines are in the order of the requests.
-    let flags = ["--workers", "1", "--access-log", "json", "--access-log-file", log.to_str().unwrap()];
+    let flags = ["--workers", "1", "--access-log", "json", "--access-log-file", &log];
     // The harness turns the log off, and a flag is given once.
     let url = backend.url();
     let words = ["--listen", "127.0.0.1:0", &url].into_iter().chain(flags);
@@ -312,7 +302,6 @@ for line in open(sys.argv[1], encoding='utf-8', newline='\\n'):
     let expected = "200 GET /plain 1\n200 GET /a\"b\\c{}[],:%00%ff 1\n400 None None 0\n400 None None 0\n\
                     400 None None 0\n501 CONNECT a:443 0\n";
     assert_eq!(told, expected);
-    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
@@ -321,23 +310,20 @@ fn haproxy_says_who_its_clients_are() {
         return;
     }
     let backend = Backend::echo();
-    let file = std::env::temp_dir().join(format!("threadbare-haproxy-{}.toml", std::process::id()));
     let text = "[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.1\"]\n";
-    fs::write(&file, text).unwrap();
-    let flags = ["--access-log", "off", "--config", file.to_str().unwrap(), &backend.url()];
+    let file = TempFile::new(text);
+    let flags = ["--access-log", "off", "--config", file.path(), &backend.url()];
     let config = threadbare::Config::from_args(flags).unwrap();
-    fs::remove_file(&file).unwrap();
     let balancer = Balancer::start(config).unwrap();
     for version in ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c,unique-id"] {
-        let proxy = Server::start("haproxy", |address, folder| {
+        let proxy = Server::start(|address, folder| {
             let text = format!(
                 "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 20s\n  timeout server 20s\n\
                  frontend clients\n  bind {address}\n  unique-id-format %[uuid()]\n  default_backend balancer\n\
                  backend balancer\n  server one {} {version} check check-send-proxy inter 50ms\n",
                 balancer.address()
             );
-            let file = folder.join("haproxy.cfg");
-            fs::write(&file, text).unwrap();
+            let file = folder.file("haproxy.cfg", text);
             let mut command = Command::new("haproxy");
             command.arg("-db").arg("-f").arg(file);
             command

@@ -10,6 +10,7 @@
 
 mod backend;
 mod client;
+mod folder;
 mod wire;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +22,7 @@ use threadbare::{Balancer, Config};
 
 pub(crate) use backend::{Backend, BackendSide, Received, Record};
 pub(crate) use client::{Client, Cut, Response};
+pub(crate) use folder::{Folder, TempFile};
 pub(crate) use wire::{End, Fields, Framing, Head, show};
 
 /// The longest that anything here waits. No test takes this long unless it is about to fail.

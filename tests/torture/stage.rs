@@ -5,9 +5,6 @@ use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +13,7 @@ use rustix::process::Signal;
 use super::backend::{BackendProcess, Counts, Mode, quiet_port};
 use super::load::{Outcome, Tally};
 use crate::program::{Program, command};
-use crate::support::eventually;
+use crate::support::{Folder, eventually};
 
 /// This part of the time that the whole play may take: `TORTURE_SECONDS`, 20 if not given, 6,000 at most.
 pub(crate) fn time(part: f64) -> Duration {
@@ -32,7 +29,7 @@ const FLAGS: [(&str, &str); 4] =
 /// Three backends, the balancer before them, and a folder for their files. All end with it.
 pub(crate) struct Stage {
     act: &'static str,
-    folder: PathBuf,
+    folder: Folder,
     pub(crate) backends: Vec<BackendProcess>,
     pub(crate) balancer: Program,
     flags: Vec<(String, String)>,
@@ -55,7 +52,7 @@ impl Stage {
     /// The same with a configuration file, which can be read again; on a port that the file names.
     pub(crate) fn set_with_file(act: &'static str) -> Self {
         let (turn, folder, backends) = prepare(act);
-        let file = folder.join("threadbare.toml");
+        let file = folder.path("threadbare.toml");
         let address: SocketAddr = ([127, 0, 0, 1], quiet_port()).into();
         fs::write(&file, configuration(&folder, address, &backends, &[1, 1, 1])).unwrap();
         let balancer = Program::listening(command().arg("--config").arg(&file));
@@ -75,12 +72,12 @@ impl Stage {
 
     /// Whether the balancer waits for one that takes its sockets over.
     pub(crate) fn can_hand_over(&self) -> bool {
-        self.folder.join("handover.sock").exists()
+        fs::exists(self.folder.path("handover.sock")).unwrap()
     }
 
     /// Starts another balancer beside the one that runs, which hands its sockets over and ends by itself.
     pub(crate) fn hand_over(&mut self) {
-        let successor = Program::listening(command().arg("--config").arg(self.folder.join("threadbare.toml")));
+        let successor = Program::listening(command().arg("--config").arg(self.folder.path("threadbare.toml")));
         let mut predecessor = std::mem::replace(&mut self.balancer, successor);
         assert_eq!(predecessor.exit_code(), 0, "the one that handed over: {}", predecessor.stderr.so_far());
     }
@@ -99,7 +96,7 @@ impl Stage {
     fn reload_text(&self, text: &str, word: &str) {
         let count = || self.balancer.stderr.so_far().lines().filter(|line| line.contains(word)).count();
         let before = count();
-        fs::write(self.folder.join("threadbare.toml"), text).unwrap();
+        fs::write(self.folder.path("threadbare.toml"), text).unwrap();
         self.balancer.signal(Signal::HUP);
         eventually(|| count() > before, &format!("a line with {word:?}"));
     }
@@ -151,7 +148,7 @@ impl Stage {
     /// Closes the account: prints the figures, and fails if something happened that must never happen.
     pub(crate) fn close(mut self, mut tally: Tally) {
         let mut executed: BTreeMap<u64, Vec<String>> = BTreeMap::new();
-        for line in fs::read_to_string(self.folder.join("posts")).unwrap_or_default().lines() {
+        for line in fs::read_to_string(self.folder.path("posts")).unwrap_or_default().lines() {
             let (id, backend) = line.split_once(' ').unwrap();
             executed.entry(id.parse().unwrap()).or_default().push(backend.to_owned());
         }
@@ -203,21 +200,17 @@ impl Drop for Stage {
         for backend in &self.backends {
             backend.go_on();
         }
-        // It is in the system's folder for such things; what can't be removed stays there.
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-fn prepare(act: &str) -> (MutexGuard<'static, ()>, PathBuf, Vec<BackendProcess>) {
+fn prepare(act: &str) -> (MutexGuard<'static, ()>, Folder, Vec<BackendProcess>) {
     static TURN: Mutex<()> = Mutex::new(());
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     // An open loop against a backend that does not answer has a connection for each request.
     assert!(threadbare::net::raise_limit() >= 4096, "{act}: too few descriptors");
-    let nth = COUNT.fetch_add(1, Ordering::Relaxed);
-    let folder = env::temp_dir().join(format!("threadbare-torture-{}-{nth}", process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let backends = ["a", "b", "c"].map(|name| BackendProcess::start(name, &folder.join("posts")));
+    let folder = Folder::new();
+    let posts = folder.as_ref().join("posts");
+    let backends = ["a", "b", "c"].map(|name| BackendProcess::start(name, &posts));
     (turn, folder, backends.into())
 }
 
@@ -233,13 +226,8 @@ fn start(backends: &[BackendProcess], flags: &[(String, String)], address: &str)
     Program::listening(&mut command)
 }
 
-fn configuration(
-    folder: &std::path::Path,
-    address: SocketAddr,
-    backends: &[BackendProcess],
-    weights: &[u32],
-) -> String {
-    let mut text = format!("handover = \"{}\"\n", folder.join("handover.sock").display());
+fn configuration(folder: &Folder, address: SocketAddr, backends: &[BackendProcess], weights: &[u32]) -> String {
+    let mut text = format!("handover = \"{}\"\n", folder.path("handover.sock"));
     text += &format!("[log]\naccess = \"off\"\n[[listener]]\naddress = \"{address}\"\n");
     for (backend, weight) in backends.iter().zip(weights).filter(|(_, weight)| **weight > 0) {
         text += &format!("[[backend]]\nname = \"{}\"\nurl = \"{}\"\nweight = {weight}\n", backend.name, backend.url());
