@@ -1,4 +1,4 @@
-//! What is counted: that log, metrics and JSON agree to the number, that the books balance at every moment, and that what
+//! What is counted: that log, metrics, JSON and tables agree to the number, that the books balance at every moment, and that what
 //! is written down about the numbers is true.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
@@ -11,14 +11,16 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use program::{Program, command};
+use rustix::process::Signal;
 use serde_json::Value;
-use support::{Backend, Client, TempFile, balancer, eventually};
+use support::{Backend, Client, Folder, Gate, TempFile, balancer, eventually};
 use threadbare::counting::BOUNDS;
 use threadbare::error::Reason;
 use threadbare::metrics::METRICS;
@@ -35,6 +37,11 @@ fn get(admin: SocketAddr, path: &str) -> String {
 
 fn stats(admin: SocketAddr) -> Value {
     serde_json::from_str(&get(admin, "/stats.json")).unwrap()
+}
+
+fn admin_of(program: &Program) -> SocketAddr {
+    let line = program.stderr.wait_for("the admin listener is at ");
+    line.split("http://").nth(1).unwrap().trim_end_matches('/').parse().unwrap()
 }
 
 fn text(path: &str) -> String {
@@ -152,7 +159,7 @@ fn talk(address: SocketAddr) -> usize {
 }
 
 #[test]
-fn log_metrics_and_json_agree_to_the_number() {
+fn log_metrics_json_and_tables_agree_to_the_number() {
     let backend = || {
         Backend::start(|connection| {
             while let Some(request) = connection.read_request() {
@@ -185,14 +192,14 @@ fn log_metrics_and_json_agree_to_the_number() {
     ];
     let flags: Vec<&str> = flags.into_iter().chain(urls.iter().map(String::as_str)).collect();
     let program = Program::listening(command().args(["--listen", "127.0.0.1:0"]).args(flags));
-    let line = program.stderr.wait_for("the admin listener is at ");
-    let admin: SocketAddr = line.split("http://").nth(1).unwrap().trim_end_matches('/').parse().unwrap();
+    let admin = admin_of(&program);
 
     let requests = talk(program.address());
     let lines = program.stdout.wait_for_lines(requests);
     let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), requests);
-    eventually(|| stats(admin)["books"]["open"] == 0 && stats(admin)["books"]["requests"] == requests, "all are over");
+    let is_over = |json: &Value| json["books"]["requests"] == requests && json["clients"]["connections"] == 0;
+    eventually(|| is_over(&stats(admin)), "all are over, and every client has left");
     let json = stats(admin);
     let numbers = parse(&get(admin, "/metrics"));
 
@@ -244,9 +251,178 @@ fn log_metrics_and_json_agree_to_the_number() {
             "{histogram}"
         );
     }
-    let retries = sum(&numbers, "threadbare_backend_retries_total", &[]);
-    let of_json: u64 = json["backends"].as_array().unwrap().iter().map(|row| row["retries"].as_u64().unwrap()).sum();
-    assert!(retries > 0 && retries == of_json, "{retries} in metrics, {of_json} in JSON");
+    let rows = json["backends"].as_array().unwrap();
+    for row in rows {
+        let labels = [("backend", row["name"].as_str().unwrap())];
+        for (of_json, metric) in [
+            ("failures", "failures_total"),
+            ("bytes_in", "request_bytes_total"),
+            ("bytes_out", "response_bytes_total"),
+            ("dials", "dials_total"),
+            ("spares_reused", "spares_reused_total"),
+            ("spares_dead", "spares_dead_total"),
+            ("retries", "retries_total"),
+            ("ejections", "ejections_total"),
+            ("readmissions", "readmissions_total"),
+            ("weight", "weight"),
+            ("in_flight", "in_flight"),
+            ("awaited", "awaited"),
+        ] {
+            let told = sum(&numbers, &format!("threadbare_backend_{metric}"), &labels);
+            assert_eq!(row[of_json], told, "{of_json} of {labels:?}");
+        }
+        let told = sum(&numbers, "threadbare_backend_response_head_seconds_count", &labels);
+        assert_eq!(row["latency"]["count"], told, "{labels:?}");
+    }
+    let of_all = |name: &str| rows.iter().map(|row| row[name].as_u64().unwrap()).sum::<u64>();
+    assert!(of_all("retries") > 0 && of_all("spares_reused") > 0, "{rows:?}");
+    for (worker, row) in json["workers"].as_array().unwrap().iter().enumerate() {
+        let labels = [("worker", &*worker.to_string())];
+        assert_eq!(row["turns"], sum(&numbers, "threadbare_worker_turns_total", &labels), "{labels:?}");
+        assert!(row["turns"].as_u64().unwrap() > 0 && row["busy_us"].as_u64().unwrap() > 0, "{row}");
+    }
+    assert!(sum(&numbers, "threadbare_worker_baton_waits_total", &[]) > 0, "two workers, and neither ever waited");
+
+    // And the tables, which are the page for those without script.
+    let page = get(admin, "/table");
+    let told = |name: &str, value: &str| {
+        let row = format!("<tr><th scope=\"row\">{name}</th><td>{value}</td></tr>");
+        assert!(page.contains(&row), "no {row} in {page}");
+    };
+    for part in ["requests", "answered", "refused", "failed", "open"] {
+        told(part, &json["books"][part].to_string());
+    }
+    for (word, count) in json["reasons"].as_object().unwrap() {
+        told(word, &count.to_string());
+    }
+    for (class, count) in json["responses"].as_object().unwrap() {
+        told(class, &count.to_string());
+    }
+    told("bytes in", &all_of("bytes_in").to_string());
+    told("bytes out", &all_of("bytes_out").to_string());
+}
+
+/// A client that asks for more than it takes, behind as small a buffer as the kernel gives.
+fn slow_reader(address: SocketAddr) -> TcpStream {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 1).unwrap();
+    rustix::net::connect(&socket, &address).unwrap();
+    let mut reader = TcpStream::from(socket);
+    reader.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    reader
+}
+
+#[test]
+fn everybody_who_is_parked_is_counted_by_what_they_wait_for() {
+    let gate = Gate::new();
+    let backend = Backend::start({
+        let gate = gate.clone();
+        move |connection| {
+            let Some(head) = connection.read_head() else { return };
+            match head.start.split(' ').nth(1).unwrap() {
+                "/large" => {
+                    connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+                    while connection.send(&[b'x'; 64 * 1024]) {}
+                }
+                "/tunnel" => {
+                    connection.send(b"HTTP/1.1 101 Over To You\r\nConnection: upgrade\r\nUpgrade: talk\r\n\r\n");
+                    gate.pass();
+                }
+                _ => gate.pass(),
+            }
+        }
+    });
+    let flags = ["--admin", "127.0.0.1:0", "--max-in-flight", "4", "--max-body", "1MiB"];
+    let balancer = balancer(&[&backend.url()], &flags);
+    let admin = balancer.admin_address().unwrap();
+    let begin = |words: &str| {
+        let mut client = Client::connect(balancer.address());
+        client.send(words.as_bytes());
+        client
+    };
+    let lot = || stats(admin)["lot"].clone();
+    let upgrade = "Connection: upgrade\r\nUpgrade: talk\r\n";
+    let rows = [
+        ("request", String::new()),
+        ("head", "GET / HTT".to_owned()),
+        ("backend", "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        ("body", "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nonly this".to_owned()),
+        ("tunnel", format!("GET /tunnel HTTP/1.1\r\nHost: a\r\n{upgrade}\r\n")),
+    ];
+    let mut waiting = Vec::new();
+    for (what, words) in &rows {
+        waiting.push(begin(words));
+        eventually(|| lot()[what] == 1, &format!("the new one waits for: {what}"));
+    }
+    let slow = slow_reader(balancer.address());
+    eventually(|| lot()["slow_reader"] == 1, "the slow reader is known as such");
+    let began = Instant::now();
+    waiting.push(begin("GET /queued HTTP/1.1\r\nHost: a\r\n\r\n"));
+    eventually(|| lot()["queue"] == 1, "all places are taken");
+    let parked = ["request", "head", "backend", "body", "tunnel", "slow_reader", "queue"];
+    let numbers = parse(&get(admin, "/metrics"));
+    for what in parked {
+        assert_eq!(sum(&numbers, "threadbare_parked", &[("for", what)]), 1, "{what}");
+    }
+    assert_eq!(sum(&numbers, "threadbare_parked", &[]), 7);
+    let queue = stats(admin)["queue"].clone();
+    assert_eq!((&queue["length"], sum(&numbers, "threadbare_queue_length", &[])), (&1.into(), 1));
+    let age = numbers[&("threadbare_queue_oldest_seconds".to_owned(), BTreeMap::new())];
+    assert!(age > 0.0 && age < began.elapsed().as_secs_f64(), "{age} s");
+    let later = queue["oldest_us"].as_f64().unwrap() / 1e6;
+    assert!(later >= age - 1e-6 && later < began.elapsed().as_secs_f64(), "{age} s, and then {later} s");
+    // A refused body is let come for a while, so that the client hears the refusal: a second, which may be over.
+    let is_closing = || {
+        let mut refused = begin("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n");
+        assert_eq!(refused.read_response("POST").status, 413);
+        lot()["closing"] != 0
+    };
+    eventually(is_closing, "one waits for a gentle close");
+    drop((slow, waiting));
+    gate.open();
+}
+
+#[test]
+fn reloads_and_lost_lines_are_counted_as_they_are_told() {
+    if !Path::new("/dev/full").exists() {
+        return;
+    }
+    let (folder, backend) = (Folder::new(), Backend::answering(OK));
+    let log = folder.path("log");
+    std::os::unix::fs::symlink("/dev/full", &log).unwrap();
+    let text = format!(
+        "[[backend]]\nurl = \"{}\"\n[log]\naccess_file = {log:?}\n[admin]\nlisten = \"127.0.0.1:0\"\n",
+        backend.url()
+    );
+    let config = folder.file("config.toml", &text);
+    let program = Program::start(["--config", &config]);
+    let admin = admin_of(&program);
+    let mut client = Client::connect(program.address());
+    for _ in 0..10 {
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.read_response("GET").status, 200);
+    }
+    let told = |name: &str, labels: &[(&str, &str)]| sum(&parse(&get(admin, "/metrics")), name, labels);
+    eventually(|| told("threadbare_log_lines_dropped_total", &[]) == 10, "each of them is lost");
+    assert_eq!(stats(admin)["log"]["lines_dropped"], 10);
+    let reload = |text: &str, words: &str| {
+        folder.file("config.toml", text);
+        program.signal(Signal::HUP);
+        program.stderr.wait_for(words);
+    };
+    reload(&text, "reloaded");
+    reload("workers = 0", "workers = 0");
+    reload(&text.replace("access_file", "wire = true\nwire_file = \"/nowhere/log\"\naccess_file"), "/nowhere/log");
+    let reloads = || {
+        (
+            told("threadbare_reloads_total", &[("outcome", "done")]),
+            told("threadbare_reloads_total", &[("outcome", "refused")]),
+        )
+    };
+    eventually(|| reloads() == (1, 2), "one was done, and two were refused");
+    let json = &stats(admin)["reloads"];
+    assert_eq!((&json["done"], &json["refused"]), (&1.into(), &2.into()));
+    assert!(json["last_error"].as_str().unwrap().contains("/nowhere/log"), "{json}");
 }
 
 /// Ends what looks at this, also where the test fails.
