@@ -124,7 +124,9 @@ fn json(outcome: &Outcome<'_>, clock: &mut Clock, out: &mut Vec<u8>) {
     clock.write_microseconds(outcome.ended, out);
     out.push(b'"');
     string("id", Some(outcome.id), out);
-    write(out, format_args!(",\"client\":\"{}\"", outcome.client));
+    out.extend_from_slice(b",\"client\":\"");
+    socket(outcome.client, out);
+    out.push(b'"');
     let is_understood = !outcome.method.is_empty();
     string("method", is_understood.then_some(outcome.method), out);
     string("target", is_understood.then_some(outcome.target), out);
@@ -158,15 +160,15 @@ fn milliseconds(duration: Duration, out: &mut Vec<u8>) {
     out.extend_from_slice(b"ms");
 }
 
-/// As `SocketAddr` is written, without the formatting machinery where it is IPv4.
+/// As `SocketAddr` is written, without the formatting machinery where it is IPv4, be it in IPv6's clothes.
 fn socket(address: SocketAddr, out: &mut Vec<u8>) {
     match address {
-        SocketAddr::V4(_) => {
+        SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none() => write(out, format_args!("{address}")),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => {
             write_address(address.ip(), out);
             out.push(b':');
             write_decimal(address.port().into(), out);
         }
-        SocketAddr::V6(_) => write(out, format_args!("{address}")),
     }
 }
 
@@ -223,6 +225,23 @@ mod tests {
     /// A byte for each character, as the escape has it.
     fn bytes(value: &Value) -> Vec<u8> {
         value.as_str().unwrap().chars().map(|character| u8::try_from(u32::from(character)).unwrap()).collect()
+    }
+
+    #[test]
+    fn who_came_by_ipv4_is_told_as_such_in_every_format() {
+        let rows = [
+            ("192.0.2.1:7", "192.0.2.1:7"),
+            ("[::ffff:192.0.2.1]:7", "192.0.2.1:7"), // through a listener on [::]
+            ("[2001:db8::1]:7", "[2001:db8::1]:7"),
+        ];
+        for (address, told) in rows {
+            let outcome = Outcome { client: address.parse().unwrap(), ..outcome(b"GET", b"/", b"id", b"", 1) };
+            let text = |format| String::from_utf8(line(format, &outcome)).unwrap();
+            assert!(text(AccessLogFormat::Text).contains(&format!("Z {told} \"GET /\"")), "{address}");
+            assert!(text(AccessLogFormat::Json).contains(&format!("\"client\":\"{told}\"")), "{address}");
+            let ip = told.strip_suffix(":7").unwrap().trim_matches(['[', ']']);
+            assert!(text(AccessLogFormat::Combined).starts_with(&format!("{ip} - - ")), "{address}");
+        }
     }
 
     proptest! {
