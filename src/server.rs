@@ -219,18 +219,20 @@ impl Balancer {
 
     /// What opens the files of the logs again, for whoever has renamed them, up to the end of a drain: what was handed over
     /// before is written to the old one or the new one, whole. It fails where one of them can't be opened: that one stays
-    /// what it was.
+    /// what it was, and the other is opened all the same.
     pub fn log_reopener(&self) -> impl Fn() -> Result<(), StartError> + Send + 'static {
         let shared = Arc::clone(&self.shared);
         move || {
             let live = shared.live.current();
             let places = [access_log_place(&live.config), wire_log_place(&live.config)];
+            let mut outcome = Ok(());
             for (log, place) in [&shared.access_log, &*shared.wire_log].into_iter().zip(places) {
-                if let Some(place @ Place::File(_)) = place {
-                    log.write_to(open_log(log, &place)?).map_err(|error| StartError::System("a log", error))?;
-                }
+                let Some(place @ Place::File(_)) = place else { continue };
+                let opened = open_log(log, &place)
+                    .and_then(|file| log.write_to(file).map_err(|error| StartError::System("a log", error)));
+                outcome = outcome.and(opened);
             }
-            Ok(())
+            outcome
         }
     }
 

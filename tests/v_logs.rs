@@ -447,6 +447,21 @@ fn a_file_that_cannot_be_opened_again_is_kept() {
 }
 
 #[test]
+fn a_file_that_cannot_be_opened_again_keeps_no_other_from_it() {
+    let (folder, backend) = (Folder::new(), Backend::echo());
+    let (inner, wire) = (folder.path("inner"), folder.path("wire"));
+    fs::create_dir(&inner).unwrap();
+    let access = format!("{inner}/log");
+    let flags = ["--access-log-file", &access, "--wire-log", "on", "--wire-log-file", &wire, &backend.url()];
+    let program = Program::start(flags);
+    fs::rename(&inner, folder.path("moved")).unwrap();
+    fs::rename(&wire, folder.path("wire.1")).unwrap();
+    program.signal(Signal::HUP);
+    program.stderr.wait_for("the old file is kept");
+    eventually(|| fs::exists(&wire).unwrap(), "the other file is there again");
+}
+
+#[test]
 fn a_reload_changes_what_is_told_and_where() {
     let (folder, backend) = (Folder::new(), Backend::echo());
     let (config, log) = (folder.path("config.toml"), folder.path("log"));
