@@ -6,6 +6,7 @@
 mod program;
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -198,6 +199,40 @@ fn the_numbers_are_those_of_what_has_happened() {
     gate.open();
     assert_eq!(waiting.read_response("GET").status, 200);
     eventually(|| stats(&balancer)["books"]["open"] == 0, "nothing is open any more");
+}
+
+/// What each value of this is called: within a list, beginning at its entries.
+fn names_in(value: &Value, path: &str, names: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
+            fields.iter().for_each(|(name, value)| names_in(value, &below(name), names));
+        }
+        Value::Array(entries) => entries.iter().for_each(|entry| names_in(entry, "", names)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => _ = names.insert(path.to_owned()),
+    }
+}
+
+#[test]
+fn the_tables_leave_out_nothing_of_the_json() {
+    let backend = Backend::answering(OK);
+    let balancer = glass(&[&backend.url()], &[]);
+    let has_samples = || {
+        assert_eq!(serve(&balancer, GET), 200);
+        stats(&balancer)["samples"] != Value::Array(Vec::new())
+    };
+    eventually(has_samples, "a request is sampled, since somebody asks for the numbers");
+    let mut json = stats(&balancer);
+    for told_in_other_words in ["events", "reasons", "now_ms"] {
+        json.as_object_mut().unwrap().remove(told_in_other_words).unwrap();
+    }
+    let mut names = BTreeSet::new();
+    names_in(&json, "", &mut names);
+    assert!(names.len() > 60, "{names:?}");
+    let page = get(&balancer, "/table").text();
+    let titles: BTreeSet<String> =
+        page.split("title=\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
+    assert_eq!(names, titles);
 }
 
 #[test]

@@ -5,10 +5,10 @@
 use serde_json::Value;
 use std::fmt::Write as _;
 
-/// A name for people, and where in the JSON its value is.
+/// A name for people, and where in the JSON its value is; that stands in the name's `title`.
 type Place = (&'static str, &'static str);
 
-const NOW: [Place; 16] = [
+const NOW: [Place; 17] = [
     ("state", "/state"),
     ("up for", "/uptime_ms"),
     ("version", "/version"),
@@ -25,6 +25,30 @@ const NOW: [Place; 16] = [
     ("why the last reload was refused", "/reloads/last_error"),
     ("lines that the log has dropped", "/log/lines_dropped"),
     ("viewers of the page", "/viewers"),
+    ("a demonstration", "/demo"),
+];
+
+const LATENCY: [Place; 12] = [
+    ("from first byte to last: requests", "/latency/total/count"),
+    ("all together", "/latency/total/sum_us"),
+    ("half of them at most", "/latency/total/p50_us"),
+    ("90 of 100 at most", "/latency/total/p90_us"),
+    ("99 of 100 at most", "/latency/total/p99_us"),
+    ("the longest", "/latency/total/max_us"),
+    ("until the answer begins: requests", "/latency/head/count"),
+    ("all of these together", "/latency/head/sum_us"),
+    ("half of these at most", "/latency/head/p50_us"),
+    ("90 of 100 of these at most", "/latency/head/p90_us"),
+    ("99 of 100 of these at most", "/latency/head/p99_us"),
+    ("the longest of these", "/latency/head/max_us"),
+];
+
+const ANSWERS: [Place; 5] = [
+    ("1xx", "/responses/1xx"),
+    ("2xx", "/responses/2xx"),
+    ("3xx", "/responses/3xx"),
+    ("4xx", "/responses/4xx"),
+    ("5xx", "/responses/5xx"),
 ];
 
 const BOOKS: [Place; 5] = [
@@ -55,17 +79,18 @@ const QUEUE: [Place; 5] = [
     ("turned away", "/queue/full"),
 ];
 
-const WORKERS: [Place; 7] = [
+const WORKERS: [Place; 8] = [
     ("worker", "/id"),
     ("doing", "/doing"),
     ("busy", "/busy_share"),
     ("turns a second", "/turns_per_second"),
     ("turns", "/turns"),
+    ("has worked for", "/busy_us"),
     ("waits for the baton", "/baton_waits"),
     ("panics", "/panics"),
 ];
 
-const BACKENDS: [Place; 20] = [
+const BACKENDS: [Place; 33] = [
     ("backend", "/name"),
     ("address", "/address"),
     ("state", "/state"),
@@ -75,20 +100,36 @@ const BACKENDS: [Place; 20] = [
     ("share of requests", "/share"),
     ("share of waiting", "/waiting_share"),
     ("in flight", "/in_flight"),
+    ("not answered yet", "/awaited"),
+    ("answers", "/latency/count"),
+    ("waited for them in all", "/latency/sum_us"),
     ("p50", "/latency/p50_us"),
+    ("p90", "/latency/p90_us"),
     ("p99", "/latency/p99_us"),
+    ("longest", "/latency/max_us"),
     ("requests", "/requests"),
+    ("1xx", "/responses/1xx"),
+    ("2xx", "/responses/2xx"),
+    ("3xx", "/responses/3xx"),
+    ("4xx", "/responses/4xx"),
     ("5xx", "/responses/5xx"),
     ("failures", "/failures"),
     ("retries", "/retries"),
     ("ejections", "/ejections"),
+    ("readmissions", "/readmissions"),
     ("next trial in", "/next_trial_us"),
     ("spares", "/spares"),
+    ("spares used again", "/spares_reused"),
     ("spares found dead", "/spares_dead"),
     ("dials", "/dials"),
+    ("bytes in", "/bytes_in"),
+    ("bytes out", "/bytes_out"),
 ];
 
-const SAMPLES: [Place; 12] = [
+/// A moment, which is told as the time since.
+const ENDED: &str = "/ended_ms";
+
+const SAMPLES: [Place; 15] = [
     ("request", "/target"),
     ("method", "/method"),
     ("status", "/status"),
@@ -100,32 +141,33 @@ const SAMPLES: [Place; 12] = [
     ("waited", "/first_byte_us"),
     ("answer began", "/head_us"),
     ("in all", "/total_us"),
+    ("bytes in", "/bytes_in"),
+    ("bytes out", "/bytes_out"),
+    ("ended", ENDED),
     ("id", "/id"),
 ];
 
 /// All of them.
 pub(super) fn write(stats: &Value) -> String {
     let mut out = String::new();
-    let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| (class, format!("/responses/{class}")));
-    column(&mut out, "Now", stats, NOW);
-    column(&mut out, "The books: requests = answered + refused + failed + open", stats, BOOKS);
+    column(&mut out, "Now", stats, &NOW);
+    column(&mut out, "The books: requests = answered + refused + failed + open", stats, &BOOKS);
     rows(&mut out, "The backends", stats, "/backends", &BACKENDS);
-    column(&mut out, "The lot: who is parked, and what for", stats, LOT);
+    column(&mut out, "The lot: who is parked, and what for", stats, &LOT);
     rows(&mut out, "The workers", stats, "/workers", &WORKERS);
-    column(&mut out, "The queue for a place at a backend", stats, QUEUE);
-    column(&mut out, "Answers, by the class of their status", stats, classes);
+    column(&mut out, "The queue for a place at a backend", stats, &QUEUE);
+    column(&mut out, "Answers, by the class of their status", stats, &ANSWERS);
+    column(&mut out, "How long requests took", stats, &LATENCY);
     let reasons = stats["reasons"].as_object().into_iter().flatten();
     pairs(
         &mut out,
         "Reasons why requests did not go as hoped",
         reasons.map(|(word, count)| (&**word, count.to_string())),
     );
-    let now = stats["now_ms"].as_u64().unwrap_or_default();
     let events = stats["events"].as_array().into_iter().flatten().rev();
     let told = events.map(|event| {
-        let age = now.saturating_sub(event["at_ms"].as_u64().unwrap_or_default());
         let [kind, text] = ["kind", "text"].map(|name| event[name].as_str().unwrap_or_default());
-        (kind, format!("{text} ({} s ago)", age / 1000))
+        (kind, format!("{text} ({})", ago(stats, &event["at_ms"])))
     });
     pairs(&mut out, "What happened, the newest first", told);
     rows(&mut out, "A sample of the last requests", stats, "/samples", &SAMPLES);
@@ -133,15 +175,19 @@ pub(super) fn write(stats: &Value) -> String {
 }
 
 /// A table of names and values.
-fn column<P: AsRef<str>>(
-    out: &mut String,
-    caption: &str,
-    stats: &Value,
-    places: impl IntoIterator<Item = (&'static str, P)>,
-) {
-    pairs(out, caption, places.into_iter().map(|(name, place)| (name, shown(stats, place.as_ref()))));
+fn column(out: &mut String, caption: &str, stats: &Value, places: &[Place]) {
+    begin(out, caption);
+    for (name, place) in places {
+        let (name, title, value) = (Escaped(name), title(place), shown(stats, place));
+        write_to(
+            out,
+            format_args!("<tr><th scope=\"row\" title=\"{title}\">{name}</th><td>{}</td></tr>\n", Escaped(&value)),
+        );
+    }
+    out.push_str("</table></div>\n");
 }
 
+/// The same, where the names are not ours.
 fn pairs<'a>(out: &mut String, caption: &str, pairs: impl Iterator<Item = (&'a str, String)>) {
     begin(out, caption);
     for (name, value) in pairs {
@@ -150,18 +196,23 @@ fn pairs<'a>(out: &mut String, caption: &str, pairs: impl Iterator<Item = (&'a s
     out.push_str("</table></div>\n");
 }
 
+/// What a value is called in the JSON.
+fn title(place: &str) -> Escaped<'_> {
+    Escaped(place.trim_start_matches('/'))
+}
+
 /// A table with a row for each of a list.
 fn rows(out: &mut String, caption: &str, stats: &Value, list: &str, columns: &[Place]) {
     begin(out, caption);
     out.push_str("<tr>");
-    for (name, _) in columns {
-        write_to(out, format_args!("<th scope=\"col\">{}</th>", Escaped(name)));
+    for (name, place) in columns {
+        write_to(out, format_args!("<th scope=\"col\" title=\"{}\">{}</th>", title(place), Escaped(name)));
     }
     out.push_str("</tr>\n");
     for item in stats.pointer(list).and_then(Value::as_array).into_iter().flatten() {
         out.push_str("<tr>");
         for (nth, (_, place)) in columns.iter().enumerate() {
-            let value = shown(item, place);
+            let value = if *place == ENDED { ago(stats, &item["ended_ms"]) } else { shown(item, place) };
             let (open, close) = if nth == 0 { ("th scope=\"row\"", "th") } else { ("td", "td") };
             write_to(out, format_args!("<{open}>{}</{close}>", Escaped(&value)));
         }
@@ -183,6 +234,12 @@ fn begin(out: &mut String, caption: &str) {
 
 fn write_to(out: &mut String, text: std::fmt::Arguments<'_>) {
     let _never_fails = out.write_fmt(text);
+}
+
+/// How long this moment has been over.
+fn ago(stats: &Value, moment: &Value) -> String {
+    let [now, then] = [&stats["now_ms"], moment].map(|value| value.as_u64().unwrap_or_default());
+    format!("{} s ago", now.saturating_sub(then) / 1000)
 }
 
 /// The value at this place, as people read it; its unit stands at the end of its name.
