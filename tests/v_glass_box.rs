@@ -297,6 +297,52 @@ fn it_moves_when_traffic_moves() {
 }
 
 #[test]
+fn the_page_shows_the_numbers_that_the_json_tells() {
+    let house = House::start();
+    let Some(mut browser) = watching(&house, &[LIGHT]) else { return };
+    let traffic = house.traffic();
+    browser.wait_for(HAS_DOTS, "requests travel");
+    let mut refused = Client::connect(house.program.address());
+    refused.send(b"nonsense\r\n\r\n");
+    refused.expect_refusal(&[400]);
+    drop((traffic, refused));
+    let json = || serde_json::from_slice::<Value>(&get(&format!("{}stats.json", house.page)).body).unwrap();
+    support::eventually(|| json()["clients"]["connections"] == 0, "every client has left");
+    let json = json();
+    let told = |of: &Value, names: &[&str]| names.iter().map(|name| of[name].to_string()).collect::<Vec<_>>().join(",");
+    let lot = ["request", "head", "body", "queue", "backend", "slow_reader", "tunnel", "closing"];
+    let classes = ["2xx", "3xx", "4xx", "5xx"];
+    let rows = [
+        ("#sum div:not(.op) dd", told(&json["books"], &["requests", "answered", "refused", "failed", "open"])),
+        ("#answers li:not(:first-child) b", told(&json["responses"], &classes)),
+        ("#lot b", told(&json["lot"], &lot)),
+        ("#connections, #parked", "0,0".to_owned()),
+        ("#backends dl div:first-child dd", "0,0".to_owned()),
+    ];
+    assert!(rows[0].1.split(',').filter(|number| *number != "0").count() >= 3, "{rows:?}");
+    for (where_it_stands, told) in rows {
+        let shown = format!(
+            "[...document.querySelectorAll({where_it_stands:?})].map(node => node.textContent.replace(/,/g, '')).join()"
+        );
+        browser.wait_for(&format!("{shown} === {told:?}"), &format!("{where_it_stands} shows {told}"));
+    }
+}
+
+#[test]
+fn every_box_says_what_it_is_and_links_to_its_chapter() {
+    let house = House::start();
+    let Some(mut browser) = watching(&house, &[LIGHT]) else { return };
+    browser.wait_for("document.querySelectorAll('#tiles > li').length === 4", "all boxes are there");
+    let boxes = "[...document.querySelectorAll('main section, .stations > li, #tiles > li')]";
+    assert!(browser.value(&format!("{boxes}.length")).as_u64().unwrap() >= 13);
+    let lacking = format!(
+        "{boxes}.filter(box => !(box.querySelector('.what')?.textContent.length > 40) || \
+         !box.querySelector('.what a[href^=\"docs/\"]')).map(box => box.textContent.slice(0, 60))"
+    );
+    assert_eq!(browser.value(&lacking), Value::Array(Vec::new()));
+}
+
+#[test]
 fn a_killed_backend_shows_within_two_seconds() {
     let house = House::start();
     let Some(mut browser) = watching(&house, &[LIGHT]) else { return };
