@@ -147,6 +147,16 @@ fn a_head_that_is_too_slow_is_told_so_and_silence_is_not_answered() {
 }
 
 #[test]
+fn a_crowd_that_says_nothing_does_not_keep_a_probe_out() {
+    let backend = Backend::answering(OK);
+    let balancer = glass(&[&backend.url()], &[]);
+    let mut crowd: Vec<Client> = (0..100).map(|_| Client::connect(admin(&balancer))).collect();
+    crowd.iter_mut().for_each(|client| client.send(b"GET /healthz HT"));
+    // Each of them has 5 s, and there is place for 16 at once: one after the other they would take half a minute.
+    assert_eq!(get(&balancer, "/healthz").status, 200);
+}
+
+#[test]
 fn the_numbers_are_those_of_what_has_happened() {
     let gate = Gate::new();
     let backend = {

@@ -3,7 +3,7 @@
 use super::answer::{Answer, Kind};
 use super::guard::{self, Wish};
 use super::pulse::View;
-use super::{House, VIEWERS, page, stats};
+use super::{House, VIEWERS, VISITS, page, stats};
 use crate::error::Fault;
 use crate::events::EventKind;
 use crate::http::{FieldTable, Flaw, HeadScan, Limits, Request, refuse_early};
@@ -27,6 +27,12 @@ const FRAME_TIME: Duration = Duration::from_secs(1);
 
 /// The close, after the answer, for what the client is still sending.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// While all places are taken, nobody has longer for a head or a close: others wait, and who means it is faster.
+const HASTE: Duration = Duration::from_millis(250);
+
+/// So often is looked whether all places are taken.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What the kernel may keep for a viewer that does not read, about.
 const UNREAD: usize = 32 * 1024;
@@ -68,16 +74,16 @@ impl Visit {
     }
 
     fn head(&mut self) -> Result<(Vec<u8>, HeadScan), Missing> {
-        let deadline = Instant::now() + HEAD_TIME;
+        let began = Instant::now();
         let mut scan = HeadScan::of_request();
         let mut head = Vec::new();
         let mut buffer = [0; 2048];
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = self.left(began, HEAD_TIME);
             if left.is_zero() {
                 return Err(if head.is_empty() { Missing::Gone } else { Missing::Late });
             }
-            self.connection.set_read_timeout(Some(left)).map_err(|_| Missing::Gone)?;
+            self.connection.set_read_timeout(Some(left.min(LOOK))).map_err(|_| Missing::Gone)?;
             match self.connection.read(&mut buffer) {
                 Ok(0) => return Err(Missing::Gone),
                 Ok(n) => head.extend_from_slice(&buffer[..n]),
@@ -207,21 +213,28 @@ impl Visit {
 
     /// A close with unread bytes would be a reset, and overtake the answer.
     fn linger(&mut self) {
-        let deadline = Instant::now() + LINGER;
+        let began = Instant::now();
         let mut buffer = [0; 2048];
         if self.connection.shutdown(Shutdown::Write).is_err() {
             return;
         }
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.connection.set_read_timeout(Some(left)).is_err() {
+            let left = self.left(began, LINGER);
+            if left.is_zero() || self.connection.set_read_timeout(Some(left.min(LOOK))).is_err() {
                 return;
             }
             match self.connection.read(&mut buffer) {
                 Ok(n) if n > 0 => {}
+                Err(error) if is_late(&error) => {}
                 Ok(_) | Err(_) => return,
             }
         }
+    }
+
+    /// How much is left of this time, which is shorter while all places are taken.
+    fn left(&self, began: Instant, time: Duration) -> Duration {
+        let time = if self.house.visits.count() < VISITS { time } else { time.min(HASTE) };
+        time.saturating_sub(began.elapsed())
     }
 }
 
