@@ -28,9 +28,9 @@ pub(super) fn fraction(number: u64) -> f64 {
     ((number >> 11) as f64 + 0.5) / (1u64 << 53) as f64
 }
 
-/// Whom this key belongs to, by weighted rendezvous hashing: every backend draws a lot that depends on the key and on
-/// itself alone, and the best lot among those with room has it. So when a backend leaves, its keys are shared out and no
-/// other key moves; when one comes, it takes its share, evenly from all.
+/// Whom this key belongs to, by weighted rendezvous hashing: every backend draws a ticket that depends on the key and
+/// on itself alone, and the best ticket among those with room has it. So when a backend leaves, its keys are shared out
+/// and no other key moves; when one comes, it takes its share, evenly from all.
 ///
 /// `id` tells a backend's own number from its place: [`key_hash`] of its name, so that the order in which backends are
 /// listed says nothing. A backend has room while its exchanges, with this one, are within `load_percent` of its fair
@@ -50,8 +50,8 @@ pub fn rendezvous(
         (candidate.in_flight as f64) < most
     };
     // -weight / ln(u): the chance to be the greatest is the weight's share (Schindelhauer and Schomaker, 2005).
-    let lot = |candidate: &Candidate| -candidate.share() / fraction(scatter(key ^ id(candidate.nth))).ln();
-    let best = |a: &Candidate, b: &Candidate| lot(a).total_cmp(&lot(b));
+    let ticket = |candidate: &Candidate| -candidate.share() / fraction(scatter(key ^ id(candidate.nth))).ln();
+    let best = |a: &Candidate, b: &Candidate| ticket(a).total_cmp(&ticket(b));
     let chosen = candidates.clone().filter(has_room).max_by(best).or_else(|| candidates.max_by(best));
     chosen.map(|candidate| candidate.nth)
 }
