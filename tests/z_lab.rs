@@ -145,6 +145,23 @@ fn a_load_counts_answers_failures_and_backends() {
 }
 
 #[test]
+fn a_client_whose_patience_is_over_gives_up_and_the_server_works_on() {
+    let (_backend, address) = backend(&["--at-once", "1", "--delay", "100ms"]);
+    let impatient = ["load", &address.to_string(), "--requests", "30", "--clients", "30", "--patience", "250ms"];
+    let told = prints(&impatient);
+    let count = |what: &str| {
+        let behind = told.split_once(what).map_or("0", |(_, behind)| behind);
+        behind.lines().next().unwrap().parse::<u32>().unwrap()
+    };
+    assert!(count("answers    200: ") <= 3, "{told}");
+    assert_eq!(count("answers    200: ") + count("failures   too late: "), 30, "{told}");
+    // Thirty times a tenth of a second, and whoever comes now waits behind those who have left.
+    let began = Instant::now();
+    let told = prints(&["load", &address.to_string(), "--requests", "1"]);
+    assert!(told.contains("answers    200: 1\n") && began.elapsed() > Duration::from_millis(300), "{told}");
+}
+
+#[test]
 fn a_get_that_meets_the_close_of_a_kept_connection_is_sent_again_and_a_post_is_not() {
     let backend = Backend::start(|connection| {
         connection.read_request();
