@@ -260,6 +260,12 @@ fn every_source_file_that_a_document_names_exists() {
 }
 
 #[test]
+fn the_page_about_metrics_knows_how_many_buckets_there_are() {
+    let buckets = threadbare::counting::BOUNDS.len() + 1;
+    assert!(text("docs/METRICS.md").contains(&format!("counted in {buckets} buckets")), "there are {buckets}");
+}
+
+#[test]
 fn the_first_screen_of_the_readme_holds_the_two_commands() {
     let readme = text("README.md");
     let first_screen: Vec<&str> = readme.lines().take(25).collect();
