@@ -327,7 +327,8 @@ fn command<'a>(
     };
     let other = ward.iter().find(|other| other.address != patient.address && !other.is_dead());
     let from = other.map_or(patient.address, |other| other.address);
-    let body = format!("The backend on :{port} {mood}. To end that: curl -X POST {from}/demo/well\n");
+    let how = "say to either of the two (a dead one can't hear you): curl -X POST";
+    let body = format!("The backend on :{port} {mood}. To end that, {how} {from}/demo/well\n");
     Some((Answer { status: "200 OK", body }, vec![(patient, mood)]))
 }
 

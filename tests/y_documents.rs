@@ -266,6 +266,13 @@ fn the_page_about_metrics_knows_how_many_buckets_there_are() {
 }
 
 #[test]
+fn the_readme_names_the_oldest_rust_that_will_do() {
+    let manifest = text("Cargo.toml");
+    let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap().trim_matches('"');
+    assert!(text("README.md").contains(&format!("Rust {version}")), "it is {version}");
+}
+
+#[test]
 fn the_first_screen_of_the_readme_holds_the_two_commands() {
     let readme = text("README.md");
     let first_screen: Vec<&str> = readme.lines().take(25).collect();
