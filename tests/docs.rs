@@ -288,6 +288,27 @@ fn every_chapter_has_its_sections_and_is_neither_long_nor_thin() {
     none(&complaints);
 }
 
+/// The first number behind these words of a page.
+fn number_behind(page: &Page, words: &str) -> f64 {
+    let text = page.text.replace('\n', " ");
+    let (_, behind) = text.split_once(words).unwrap_or_else(|| panic!("{}: it does not say {words:?}", page.name));
+    let digits: String = behind.chars().take_while(|&c| c.is_ascii_digit() || c == ',' || c == '.').collect();
+    digits.replace(',', "").trim_end_matches('.').parse().unwrap_or_else(|_| panic!("{words:?} is no number: {digits}"))
+}
+
+#[test]
+fn the_wire_log_of_chapter_5_waits_for_as_long_as_its_backend_takes() {
+    let chapter = page("docs/05-life-of-one-request.md");
+    let delay = number_behind(&chapter, "--name one --delay ") * 1000.0;
+    let moment = |line: &str| line.trim_start().split(' ').next().unwrap().parse::<f64>().unwrap();
+    let told: Vec<&str> = chapter.text.lines().filter(|line| line.contains(" us  ")).collect();
+    let parked = told.iter().position(|line| line.contains(" parked, for bytes of the backend")).unwrap();
+    let waited = moment(told[parked + 1]) - moment(told[parked]);
+    assert!(told[parked + 1].contains(" awake: bytes of the backend"), "{}", told[parked + 1]);
+    // The backend's clock began when it had read the request, which is a moment before we parked.
+    assert!((delay - 5_000.0..delay + 100_000.0).contains(&waited), "it waited {waited} us for {delay}");
+}
+
 #[test]
 fn the_contents_page_names_every_page_in_its_order() {
     let links = page("docs/README.md").links();
