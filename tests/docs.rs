@@ -310,6 +310,26 @@ fn the_wire_log_of_chapter_5_waits_for_as_long_as_its_backend_takes() {
 }
 
 #[test]
+fn the_reports_of_chapter_11_are_those_that_its_text_speaks_of() {
+    let chapter = page("docs/11-too-much.md");
+    let report = |command: &str, line: &str, column: &str| {
+        let (_, behind) = chapter.text.split_once(command).unwrap_or_else(|| panic!("nobody says {command}"));
+        let line = behind.lines().find(|there| there.starts_with(line)).unwrap();
+        let (_, value) = line.split_once(column).unwrap_or_else(|| panic!("{line}: no {column}"));
+        let digits: String = value.chars().take_while(|&c| c.is_ascii_digit() || c == '.').collect();
+        let unit = if value[digits.len()..].starts_with('s') { 1000.0 } else { 1.0 };
+        digits.parse::<f64>().unwrap() * unit
+    };
+    let (many, few) = ("--rate 200 --requests 200 --clients 200\n", "--rate 200 --requests 200 --clients 10\n");
+    let served = report(many, "requests ", "200, ");
+    assert!((70.0..=101.0).contains(&served), "a hundred a second is what the backend can do, not {served}");
+    let slowest = report(many, "since due ", "slowest ");
+    assert!((700.0..1500.0).contains(&slowest), "the slowest waits for a second, not for {slowest} ms");
+    let (polite, due) = (report(few, "time ", "half within "), report(few, "since due ", "half within "));
+    assert!(due > 3.0 * polite, "that a request was due earlier is not to be seen: {polite} ms, {due} ms");
+}
+
+#[test]
 fn the_contents_page_names_every_page_in_its_order() {
     let links = page("docs/README.md").links();
     let linked: Vec<&String> = links.iter().filter(|link| link.ends_with(".md") && !link.contains('/')).collect();

@@ -4,7 +4,7 @@
 //! deadline. It is either *parked*, in the slot under its client's descriptor, or in the hands of exactly one worker.
 //!
 //! Why no wake-up is lost: an event first adds its hints to the socket's word, then locks the slot and takes the visit
-//! if the hints are what it waits for. Parking locks the slot, puts the visit in, and looks at the words before it
+//! if the hints are what it waits for. Parking locks the slot, looks at the words, and puts the visit in before it
 //! lets go. Whichever of the two comes second sees what the first one did.
 //!
 //! Why no visit is in two hands: both of its sockets wake the same slot, and a visit is moved out of it under the lock.
