@@ -297,6 +297,29 @@ fn number_behind(page: &Page, words: &str) -> f64 {
 }
 
 #[test]
+fn what_the_first_chapter_says_of_lines_has_been_counted() {
+    fn count(folder: &Path) -> usize {
+        let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let counted = paths.map(|path| match path.file_name().and_then(|name| name.to_str()) {
+            Some("bin" | "tests" | "tests.rs") => 0,
+            Some(name) if name.ends_with(".rs") => {
+                let text = fs::read_to_string(&path).unwrap();
+                text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count()
+            }
+            _ if path.is_dir() => count(&path),
+            _ => 0,
+        });
+        counted.sum()
+    }
+    let chapter = page("docs/01-the-dummy.md");
+    let dummy = fs::read_to_string(root().join("src/bin/dummy.rs")).unwrap().lines().count();
+    let said = number_behind(&chapter, "The dummy is that loop, in ");
+    assert!((said - dummy as f64).abs() < 0.5, "it has {dummy} lines, not {said}");
+    let (said, counted) = (number_behind(&chapter, "threadbare spends some "), count(&root().join("src")) as f64);
+    assert!((said - counted).abs() < 0.15 * counted, "it says {said}, and there are {counted}");
+}
+
+#[test]
 fn the_wire_log_of_chapter_5_waits_for_as_long_as_its_backend_takes() {
     let chapter = page("docs/05-life-of-one-request.md");
     let delay = number_behind(&chapter, "--name one --delay ") * 1000.0;
@@ -373,7 +396,7 @@ fn every_term_of_the_glossary_is_linked_from_where_it_is_met() {
 }
 
 #[test]
-fn every_file_of_the_source_belongs_to_a_chapter() {
+fn every_file_of_the_source_belongs_to_a_page_and_is_called_what_it_calls_itself() {
     fn gather(folder: &Path, into: &mut BTreeSet<String>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -394,6 +417,13 @@ fn every_file_of_the_source_belongs_to_a_chapter() {
         let file = cells[0].split('`').nth(1).unwrap_or_default().to_owned();
         if !cells[1].starts_with('[') {
             complaints.push(format!("docs/files.md: {file} has no chapter"));
+        }
+        let head = fs::read_to_string(root().join(&file)).unwrap_or_default();
+        let head = head.lines().take_while(|line| line.starts_with("//! ")).map(|line| &line[4..]);
+        let head = head.collect::<Vec<_>>().join(" ");
+        let begins = head.strip_prefix(cells[2]).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', ':']));
+        if file.ends_with(".rs") && !begins {
+            complaints.push(format!("docs/files.md: {file} says of itself: {head}"));
         }
         if !mapped.insert(file.clone()) {
             complaints.push(format!("docs/files.md: {file} stands there twice"));
