@@ -24,6 +24,14 @@ pub(crate) fn woven(block: &Block) -> Result<String, String> {
     weave(&item, &quote).map(|lines| lines.iter().map(|line| format!("{line}\n")).collect())
 }
 
+/// How many lines an item of the source has, without what is documented above it.
+pub(crate) fn lines_of(file: &str, name: &str) -> usize {
+    let source = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let lines: Vec<&str> = source.lines().collect();
+    let (_, begin, end) = item(&lines, name).unwrap_or_else(|| panic!("{file} has no {name}"));
+    end - begin + 1
+}
+
 /// ``[`src/a.rs`](../src/a.rs), `Type::item`:``
 fn named(caption: &str) -> Option<(String, String)> {
     let (_, rest) = caption.split_once("[`")?;
