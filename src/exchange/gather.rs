@@ -73,25 +73,34 @@ impl Gather {
         let had = self.so_far.len();
         buffer[..had].copy_from_slice(&self.so_far);
         let mut end = had;
+        let outcome = self.read_on(from, buffer, &mut end, check);
+        if outcome.is_err() {
+            self.so_far.extend_from_slice(&buffer[had..end]);
+        }
+        outcome
+    }
+
+    /// Reads behind `end`, and moves it, until the head is complete or reading does not help.
+    fn read_on(
+        &mut self,
+        from: &mut Connection,
+        buffer: &mut [u8],
+        end: &mut usize,
+        check: impl Fn(&[u8], &HeadScan) -> Result<(), Flaw>,
+    ) -> Result<Gathered, Missing> {
         loop {
             // A pipelined request is read in small portions, since what is behind it must be put back again.
-            let room = if from.holds_bytes() { buffer.len().min(end + PORTION) } else { buffer.len() };
-            let missing = match from.read(&mut buffer[end..room]) {
-                Ok(n) if n > 0 => {
-                    end += n;
-                    match self.scan.advance(&buffer[..end]) {
-                        Ok(Some(head_end)) => return Ok(Gathered { scan: self.scan.clone(), head_end, end }),
-                        Ok(None) => check(&buffer[..end], &self.scan).err().map(Missing::Flawed),
-                        Err(flaw) => Some(Missing::Flawed(flaw)),
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(Missing::NotYet),
-                Ok(_) | Err(_) => Some(Missing::Ended),
-            };
-            if let Some(missing) = missing {
-                self.so_far.extend_from_slice(&buffer[had..end]);
-                return Err(missing);
+            let room = if from.holds_bytes() { buffer.len().min(*end + PORTION) } else { buffer.len() };
+            match from.read(&mut buffer[*end..room]) {
+                Ok(n) if n > 0 => *end += n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Missing::NotYet),
+                Ok(_) | Err(_) => return Err(Missing::Ended),
             }
+            let so_far = &buffer[..*end];
+            if let Some(head_end) = self.scan.advance(so_far).map_err(Missing::Flawed)? {
+                return Ok(Gathered { scan: self.scan.clone(), head_end, end: *end });
+            }
+            check(so_far, &self.scan).map_err(Missing::Flawed)?;
         }
     }
 }
