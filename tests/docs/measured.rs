@@ -86,10 +86,20 @@ fn a_thread_for_each_client_costs_more_than_the_baton_and_a_poller_no_less() {
 }
 
 #[test]
+fn two_wakings_are_about_what_a_thread_for_each_client_costs_more() {
+    let least = column("designs", 1);
+    let more = least["a thread for each client"] - least["workers around one lot: the baton"];
+    let threads = column("threads", 1);
+    let waking = threads["to wake while it sleeps in read"] - threads["the same two calls with nobody to wake"];
+    let wakings = 2.0 * waking;
+    assert!((more / 3.0..more * 3.0).contains(&wakings), "{wakings} and {more}");
+}
+
+#[test]
 fn a_thread_in_use_is_kibibytes_and_its_promise_mebibytes() {
     let numbers = column("threads", 1);
     let used = numbers["memory in use"];
     assert!((4.0..64.0).contains(&used), "{used}");
     assert!(numbers["memory promised"] > 30.0 * used);
-    assert!(numbers["to wake from another one"] >= 1.0);
+    assert!(numbers["to wake while it sleeps in read"] >= 1.0);
 }

@@ -64,7 +64,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn show(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     match seconds {
-        0.0..0.001 => format!("{:.0}us", seconds * 1e6),
+        0.0..0.000_01 => format!("{:.1}us", seconds * 1e6),
+        0.000_01..0.001 => format!("{:.0}us", seconds * 1e6),
         0.001..1.0 => format!("{:.1}ms", seconds * 1e3),
         _ => format!("{seconds:.1}s"),
     }

@@ -1,8 +1,8 @@
 //! What a thread costs: to start, to keep, and to wake.
 
 use clap::Parser;
-use std::io;
-use std::sync::mpsc::{self, channel};
+use std::io::{self, Read, Write};
+use std::sync::mpsc::channel;
 use std::thread::{self, Builder, JoinHandle};
 use std::time::Instant;
 
@@ -50,25 +50,42 @@ pub(crate) fn run(settings: &Settings) -> io::Result<()> {
     for thread in threads {
         drop(thread.join());
     }
-    tell!("woken      {} from one thread to another that sleeps", super::show(hand_over(settings.rounds)));
+    tell!("woken      {} from one thread to another that sleeps in read", super::show(hand_over(settings.rounds)?));
+    tell!("awake      {} for the same two calls, with nobody to wake", super::show(keep(settings.rounds)?));
     Ok(())
 }
 
-/// How long it takes from a word to a sleeping thread until it answers: half of there and back.
-fn hand_over(rounds: u32) -> std::time::Duration {
-    let (there, arrives) = mpsc::sync_channel::<()>(0);
-    let (back, returns) = mpsc::sync_channel::<()>(0);
-    let other = thread::spawn(move || while arrives.recv().is_ok() && back.send(()).is_ok() {});
+/// How long it takes from a word to a thread that sleeps in `read` until it says something: half of there and back.
+/// That is one call to write, one to read, and whatever the kernel does between them.
+fn hand_over(rounds: u32) -> io::Result<std::time::Duration> {
+    let (mut arrives, mut there) = io::pipe()?;
+    let (mut returns, mut back) = io::pipe()?;
+    let other = thread::spawn(move || {
+        let mut ball = [0];
+        while arrives.read_exact(&mut ball).is_ok() && back.write_all(&ball).is_ok() {}
+    });
     let began = Instant::now();
+    let mut ball = [0];
     for _ in 0..rounds {
-        if there.send(()).is_err() || returns.recv().is_err() {
-            break;
-        }
+        there.write_all(&ball)?;
+        returns.read_exact(&mut ball)?;
     }
     let took = began.elapsed();
     drop(there);
     drop(other.join());
-    took / (2 * rounds.max(1))
+    Ok(took / (2 * rounds.max(1)))
+}
+
+/// How long it takes to write a byte and to read it again, which wakes nobody.
+fn keep(rounds: u32) -> io::Result<std::time::Duration> {
+    let (mut reader, mut writer) = io::pipe()?;
+    let began = Instant::now();
+    let mut ball = [0];
+    for _ in 0..rounds {
+        writer.write_all(&ball)?;
+        reader.read_exact(&mut ball)?;
+    }
+    Ok(began.elapsed() / rounds.max(1))
 }
 
 /// What the kernel says of this process's memory, in KiB.
