@@ -322,6 +322,14 @@ fn what_the_first_chapter_says_of_lines_has_been_counted() {
 }
 
 #[test]
+fn the_techniques_of_smuggling_are_about_as_many_as_chapter_4_says() {
+    let chapter = page("docs/04-where-does-the-body-end.md").text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(chapter.contains("lists some sixty,"), "it does not say any more how many they are");
+    let techniques = page("docs/SMUGGLING.md").text.lines().filter(|line| line.ends_with("` |")).count();
+    assert!((50..70).contains(&techniques), "there are {techniques}");
+}
+
+#[test]
 fn the_wire_log_of_chapter_5_waits_for_as_long_as_its_backend_takes() {
     let chapter = page("docs/05-life-of-one-request.md");
     let delay = number_behind(&chapter, "--name one --delay ") * 1000.0;
