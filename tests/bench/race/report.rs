@@ -114,7 +114,7 @@ fn where_calls_go(measured: &Measured) -> String {
             .each
             .iter()
             .filter(|(_, calls)| *calls >= 0.01)
-            .map(|(name, calls)| format!("`{name}` {calls:.2}"))
+            .map(|(name, calls)| format!("{name} {calls:.2}"))
             .collect();
         write!(text, "\n- {}: {} ({:.2} move bytes)", outcome.name, each.join(", "), syscalls.moves).unwrap();
     }
