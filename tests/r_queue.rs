@@ -71,6 +71,28 @@ fn whoever_waits_longest_is_served_first() {
 }
 
 #[test]
+fn whoever_waits_holds_no_thread() {
+    let gate = Gate::new();
+    let backend = gated(&gate);
+    let balancer = balancer(&[&backend.url()], &["--max-in-flight", "1", "--workers", "1"]);
+    let mut clients: Vec<Client> = (0..100).map(|_| Client::connect(balancer.address())).collect();
+    clients.iter_mut().for_each(|client| asks(client, "/"));
+    eventually(
+        || balancer.counters().in_flight == 100 && backend.requests().len() == 1,
+        "one is served, the others wait",
+    );
+    // The only worker there is has time for somebody else.
+    let mut other = Client::connect(balancer.address());
+    other.send(b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n");
+    assert_eq!(other.read_response("CONNECT").status, 501);
+    assert_eq!(backend.requests().len(), 1);
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.read_response("GET").status, 200);
+    }
+}
+
+#[test]
 fn whoever_finds_the_queue_full_is_told_at_once() {
     let gate = Gate::new();
     let backend = gated(&gate);
