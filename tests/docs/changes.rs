@@ -225,7 +225,7 @@ impl Copy {
 
 /// What a command says on both streams. One that does not end is ended, with everything that it has started.
 fn output_in_time(command: &mut Command, folder: &Path) -> Result<String, String> {
-    const LONGEST: Duration = Duration::from_secs(240);
+    const LONGEST: Duration = Duration::from_secs(480); // the first builds everything
     let said = folder.join("said");
     let file = File::create(&said).unwrap();
     command.process_group(0).stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
