@@ -224,7 +224,7 @@ fn converse(mut connection: &TcpStream, patient: &Patient, ward: &[Arc<Patient>]
             Err(_) => return Ok(()),
         };
         let mut table = FieldTable::default();
-        let Ok(request) = Request::read(&received[..head_end], &scan, &mut table, LIMITS) else { return Ok(()) };
+        let Ok(request) = Request::read(&received[..head_end], &mut table, LIMITS) else { return Ok(()) };
         let stays = client_may_stay(request.version, request.options) && request.framing != BodyFraming::Chunked;
         let told = command(&request, patient, ward);
         let (answer, moods) = told.unwrap_or_else(|| (ordinary(&request, patient), Vec::new()));

@@ -260,7 +260,7 @@ fn final_status(mut heard: &[u8]) -> Option<Result<u16, &'static str>> {
             Err(flaw) => return Some(Err(flaw.text())),
         };
         let (head, rest) = heard.split_at_checked(end)?;
-        match Response::read(head, &scan, &mut FieldTable::default(), false) {
+        match Response::read(head, &mut FieldTable::default(), false) {
             Ok(response) if response.is_interim() => heard = rest,
             Ok(response) => return Some(Ok(response.status)),
             Err(flaw) => return Some(Err(flaw.text())),

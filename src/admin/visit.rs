@@ -63,7 +63,7 @@ impl Visit {
     /// Answers, and ends.
     pub(super) fn serve(mut self) {
         let answered = match self.head() {
-            Ok((head, scan)) => self.answer(&head, &scan),
+            Ok(head) => self.answer(&head),
             Err(Missing::Flawed(flaw)) => self.say(&refusal(flaw), true),
             Err(Missing::Late) => self.say(&Answer::line(408, "408: the head took too long"), true),
             Err(Missing::Gone) => return,
@@ -73,7 +73,7 @@ impl Visit {
         }
     }
 
-    fn head(&mut self) -> Result<(Vec<u8>, HeadScan), Missing> {
+    fn head(&mut self) -> Result<Vec<u8>, Missing> {
         let began = Instant::now();
         let mut scan = HeadScan::of_request();
         let mut head = Vec::new();
@@ -93,17 +93,17 @@ impl Visit {
             match scan.advance(&head) {
                 Ok(Some(end)) => {
                     head.truncate(end); // what is behind it is not looked at: one request a connection, and no body
-                    return Ok((head, scan));
+                    return Ok(head);
                 }
-                Ok(None) => refuse_early(&head, &scan, LIMITS).map_err(Missing::Flawed)?,
+                Ok(None) => refuse_early(&head, LIMITS).map_err(Missing::Flawed)?,
                 Err(flaw) => return Err(Missing::Flawed(flaw)),
             }
         }
     }
 
-    fn answer(&mut self, head: &[u8], scan: &HeadScan) -> io::Result<()> {
+    fn answer(&mut self, head: &[u8]) -> io::Result<()> {
         let mut table = FieldTable::default();
-        let request = match Request::read(head, scan, &mut table, LIMITS) {
+        let request = match Request::read(head, &mut table, LIMITS) {
             Ok(request) => request,
             Err(flaw) => return self.say(&refusal(flaw), !head.starts_with(b"HEAD ")),
         };

@@ -28,7 +28,6 @@ pub(super) enum Missing {
 /// A head that is complete: the buffer holds it, and whatever came behind it.
 #[derive(Debug)]
 pub(super) struct Gathered {
-    pub(super) scan: HeadScan,
     pub(super) head_end: usize,
     pub(super) end: usize,
 }
@@ -57,18 +56,13 @@ impl Gather {
         &self.so_far
     }
 
-    /// What is known of its lines.
-    pub(super) fn scan(&self) -> &HeadScan {
-        &self.scan
-    }
-
     /// Reads on, into a buffer that is larger than any head may be. `check` judges what is there while the head is
     /// incomplete: it may be too large already.
     pub(super) fn read(
         &mut self,
         from: &mut Connection,
         buffer: &mut [u8],
-        check: impl Fn(&[u8], &HeadScan) -> Result<(), Flaw>,
+        check: impl Fn(&[u8]) -> Result<(), Flaw>,
     ) -> Result<Gathered, Missing> {
         let had = self.so_far.len();
         buffer[..had].copy_from_slice(&self.so_far);
@@ -86,7 +80,7 @@ impl Gather {
         from: &mut Connection,
         buffer: &mut [u8],
         end: &mut usize,
-        check: impl Fn(&[u8], &HeadScan) -> Result<(), Flaw>,
+        check: impl Fn(&[u8]) -> Result<(), Flaw>,
     ) -> Result<Gathered, Missing> {
         loop {
             // A pipelined request is read in small portions, since what is behind it must be put back again.
@@ -98,9 +92,9 @@ impl Gather {
             }
             let so_far = &buffer[..*end];
             if let Some(head_end) = self.scan.advance(so_far).map_err(Missing::Flawed)? {
-                return Ok(Gathered { scan: self.scan.clone(), head_end, end: *end });
+                return Ok(Gathered { head_end, end: *end });
             }
-            check(so_far, &self.scan).map_err(Missing::Flawed)?;
+            check(so_far).map_err(Missing::Flawed)?;
         }
     }
 }

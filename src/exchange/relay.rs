@@ -24,7 +24,7 @@ use crate::balance::{Failure, Need, Trial, Waiting, Wish};
 use crate::config::HalfClose;
 use crate::error::{Fault, Reason};
 use crate::http::{
-    Answer, BodyFraming, Endings, FieldTable, Flaw, HeadScan, Persistence, Request, Response, Sender, Version,
+    Answer, BodyFraming, Endings, FieldTable, Flaw, Persistence, Request, Response, Sender, Version,
     backend_may_be_reused, client_may_stay, forward_interim, forward_response,
 };
 use crate::live::Snapshot;
@@ -322,9 +322,8 @@ impl Exchange {
         self.download.flush(client, desk).map_err(of_download)?; // interim responses, to a slow reader
         let Some(leg) = &mut self.leg else { return Err(Reason::BackendClosedBeforeResponse.into()) };
         let limit = self.snapshot.config.response_head_bytes;
-        let too_large = |so_far: &[u8], _: &_| if so_far.len() > limit { Err(Flaw::HeadTooLarge) } else { Ok(()) };
-        let Gathered { scan, head_end, end } = match self.gather.read(&mut leg.connection, &mut desk.inbound, too_large)
-        {
+        let too_large = |so_far: &[u8]| if so_far.len() > limit { Err(Flaw::HeadTooLarge) } else { Ok(()) };
+        let Gathered { head_end, end } = match self.gather.read(&mut leg.connection, &mut desk.inbound, too_large) {
             Ok(gathered) => gathered,
             Err(Missing::NotYet) => return Err(Stop::NotYet(Wait::backend(Wants::READABLE))),
             Err(Missing::Flawed(flaw)) => return Err(Fault::of_response(flaw).into()),
@@ -346,7 +345,7 @@ impl Exchange {
         let mut out = std::mem::take(&mut desk.out);
         let mut inbound = std::mem::take(&mut desk.inbound);
         out.clear();
-        let outcome = self.pass_on_head(&mut inbound[..end], head_end, &scan, &mut out, client, desk);
+        let outcome = self.pass_on_head(&mut inbound[..end], head_end, &mut out, client, desk);
         desk.out = out;
         desk.inbound = inbound;
         outcome
@@ -357,7 +356,6 @@ impl Exchange {
         &mut self,
         inbound: &mut [u8],
         head_end: usize,
-        scan: &HeadScan,
         out: &mut Vec<u8>,
         client: &mut Connection,
         desk: &mut Desk,
@@ -365,7 +363,7 @@ impl Exchange {
         let Some(leg) = &mut self.leg else { return Err(Reason::BackendClosedBeforeResponse.into()) };
         let (head, behind) = inbound.split_at_mut(head_end);
         let mut table = FieldTable::default();
-        let response = Response::read(head, scan, &mut table, self.traits.is_head).map_err(Fault::of_response)?;
+        let response = Response::read(head, &mut table, self.traits.is_head).map_err(Fault::of_response)?;
         if response.status == 101 {
             if !response.switches_to_one_of(&self.traits.offered) {
                 return Err(Fault::of_response(Flaw::UnaskedUpgrade).into());

@@ -95,6 +95,12 @@ pub enum Version {
     Http11,
 }
 
+/// The first line of a head, without its CRLF, and what lies behind that. `None`: its end is not there yet.
+pub(super) fn split_first_line(head: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (line, rest) = head.split_at_checked(memchr(b'\r', head)?)?;
+    Some((line, rest.strip_prefix(b"\r\n")?))
+}
+
 /// Method, target and version of a request line, the line without its CRLF.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use super::fields::{self, ConnectionOptions, Name};
 use super::framing::FramingFields;
 use super::target::{self, Target};
-use super::{BodyFraming, Field, FieldTable, Flaw, HeadScan, Version, head, is_valid_authority};
+use super::{BodyFraming, Field, FieldTable, Flaw, Version, head, is_valid_authority};
 use memchr::memchr;
 
 /// How large a request head may be.
@@ -63,46 +63,46 @@ pub enum MaxForwards {
 ///
 /// # Errors
 /// [`Flaw::TargetTooLong`] or [`Flaw::HeadTooLarge`]; the former wins.
-pub fn refuse_early(so_far: &[u8], scan: &HeadScan, limits: Limits) -> Result<(), Flaw> {
+pub fn refuse_early(so_far: &[u8], limits: Limits) -> Result<(), Flaw> {
     if so_far.len() <= limits.target_bytes.min(limits.head_bytes) {
         return Ok(());
     }
-    let first_line = so_far.get(scan.start()..scan.first_line_end().unwrap_or(so_far.len())).unwrap_or_default();
+    let so_far = proper(so_far);
+    let first_line = head::split_first_line(so_far).map_or(so_far, |(line, _)| line);
     if let Some(method_end) = memchr(b' ', first_line) {
         let behind = first_line.get(method_end + 1..).unwrap_or_default();
         if memchr(b' ', behind).unwrap_or(behind.len()) > limits.target_bytes {
             return Err(Flaw::TargetTooLong);
         }
     }
-    if so_far.len() - scan.start() > limits.head_bytes { Err(Flaw::HeadTooLarge) } else { Ok(()) }
+    if so_far.len() > limits.head_bytes { Err(Flaw::HeadTooLarge) } else { Ok(()) }
+}
+
+/// A head without the empty line that may stand before it (RFC 9112 section 2.2).
+fn proper(head: &[u8]) -> &[u8] {
+    head.strip_prefix(b"\r\n").unwrap_or(head)
 }
 
 /// Method, target and version of a head that may have been refused, or be incomplete: if its first line is whole, within the
 /// limits, and such that it may be repeated.
-pub fn understood_line<'b>(so_far: &'b [u8], scan: &HeadScan, limits: Limits) -> Option<(&'b str, &'b str, Version)> {
-    let line = so_far.get(scan.start()..scan.first_line_end()?)?;
+pub fn understood_line(so_far: &[u8], limits: Limits) -> Option<(&str, &str, Version)> {
+    let (line, _) = head::split_first_line(proper(so_far))?;
     let (method, target, version) = head::split_request_line(line).ok()?;
     let is_plain = target.len() <= limits.target_bytes && target.bytes().all(|b| (0x21..=0x7e).contains(&b));
     is_plain.then_some((method, target, version))
 }
 
 impl<'t, 'b> Request<'t, 'b> {
-    /// Reads a complete head, as far as `scan` found it to go.
+    /// Reads a complete head, as far as a [`HeadScan`](super::HeadScan) found it to go.
     ///
     /// # Errors
     /// The first thing that is wrong with it.
-    pub fn read(
-        head: &'b [u8],
-        scan: &HeadScan,
-        table: &'t mut FieldTable<'b>,
-        limits: Limits,
-    ) -> Result<Request<'t, 'b>, Flaw> {
-        refuse_early(head, scan, limits)?;
-        let line_end = scan.first_line_end().unwrap_or(head.len());
-        let line = head.get(scan.start()..line_end).unwrap_or_default();
+    pub fn read(head: &'b [u8], table: &'t mut FieldTable<'b>, limits: Limits) -> Result<Request<'t, 'b>, Flaw> {
+        refuse_early(head, limits)?;
+        let (line, block) = head::split_first_line(proper(head)).ok_or(Flaw::Syntax("a head without a line"))?;
         let (method, target, version) = head::split_request_line(line)?;
         let target = target::read(method, target)?;
-        let fields = table.split(head.get(line_end + 2..).unwrap_or_default(), limits.fields)?;
+        let fields = table.split(block, limits.fields)?;
 
         let mut framing = FramingFields::default();
         let mut options = ConnectionOptions::default();

@@ -2,7 +2,7 @@
 
 use super::fields::{self, ConnectionOptions, Name};
 use super::framing::FramingFields;
-use super::{BodyFraming, Field, FieldTable, Flaw, HeadScan, Version, head};
+use super::{BodyFraming, Field, FieldTable, Flaw, Version, head};
 
 /// Fields that a response may have. WIRE asks for at least 128; twice that costs nothing until it is used.
 pub(super) const FIELD_LIMIT: usize = 256;
@@ -28,17 +28,12 @@ pub struct Response<'t, 'b> {
 }
 
 impl<'t, 'b> Response<'t, 'b> {
-    /// Reads a complete head, as far as `scan` found it to go; `to_head`: it answers a HEAD request.
+    /// Reads a complete head, as far as a [`HeadScan`](super::HeadScan) found it to go; `to_head`: it answers a HEAD request.
     ///
     /// # Errors
     /// The first thing that is wrong with it.
-    pub fn read(
-        head: &'b [u8],
-        scan: &HeadScan,
-        table: &'t mut FieldTable<'b>,
-        to_head: bool,
-    ) -> Result<Response<'t, 'b>, Flaw> {
-        let line = head.get(..scan.first_line_end().unwrap_or_default()).unwrap_or_default();
+    pub fn read(head: &'b [u8], table: &'t mut FieldTable<'b>, to_head: bool) -> Result<Response<'t, 'b>, Flaw> {
+        let (line, _) = head::split_first_line(head).unwrap_or_default();
         let (version, status, reason) = head::split_status_line(line)?;
         let fields = table.split_response(head, FIELD_LIMIT)?;
 

@@ -217,7 +217,7 @@ impl Guest<'_> {
         };
         let head: Vec<u8> = self.received.drain(..head_end).collect();
         let mut table = FieldTable::default();
-        let Ok(request) = Request::read(&head, &scan, &mut table, LIMITS) else { return Ok(None) };
+        let Ok(request) = Request::read(&head, &mut table, LIMITS) else { return Ok(None) };
         let stays = client_may_stay(request.version, request.options);
         let (is_head, framing) = (request.method == "HEAD", request.framing);
         if request.expects_continue {

@@ -178,7 +178,7 @@ fn a_head_may_have_so_many_fields_and_not_one_more() {
         assert_eq!(scan.advance(head.as_bytes()), Ok(Some(head.len())));
         let mut table = FieldTable::default();
         let limits = Limits { fields: limit, ..LIMITS };
-        let verdict = Request::read(head.as_bytes(), &scan, &mut table, limits).map(|_| ());
+        let verdict = Request::read(head.as_bytes(), &mut table, limits).map(|_| ());
         let expected = if fine { Ok(()) } else { Err(Flaw::TooManyFields) };
         assert_eq!(verdict, expected, "{count} fields and Host, {limit} allowed");
     }
@@ -206,7 +206,7 @@ fn a_head_over_a_limit_is_refused_before_it_ends_and_the_target_is_to_blame_firs
     for (beginning, expected) in rows {
         let mut scan = HeadScan::of_request();
         assert_eq!(scan.advance(beginning.as_bytes()), Ok(None));
-        let verdict = refuse_early(beginning.as_bytes(), &scan, LIMITS);
+        let verdict = refuse_early(beginning.as_bytes(), LIMITS);
         assert_eq!(verdict, expected, "{} bytes: {:.40}...", beginning.len(), show(&beginning));
     }
 }

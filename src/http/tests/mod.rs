@@ -51,7 +51,7 @@ fn with_request<R>(bytes: &[u8], ask: impl FnOnce(Result<Request<'_, '_>, Flaw>)
     let mut scan = HeadScan::of_request();
     let mut table = FieldTable::default();
     match scan.advance(bytes) {
-        Ok(Some(end)) => ask(Request::read(&bytes[..end], &scan, &mut table, LIMITS)),
+        Ok(Some(end)) => ask(Request::read(&bytes[..end], &mut table, LIMITS)),
         Ok(None) => panic!("a head without an end: {}", show(bytes)),
         Err(flaw) => ask(Err(flaw)),
     }
@@ -62,7 +62,7 @@ fn with_response<R>(bytes: &[u8], to_head: bool, ask: impl FnOnce(Result<Respons
     let mut scan = HeadScan::strict();
     let mut table = FieldTable::default();
     match scan.advance(bytes) {
-        Ok(Some(end)) => ask(Response::read(&bytes[..end], &scan, &mut table, to_head)),
+        Ok(Some(end)) => ask(Response::read(&bytes[..end], &mut table, to_head)),
         Ok(None) => panic!("a head without an end: {}", show(bytes)),
         Err(flaw) => ask(Err(flaw)),
     }

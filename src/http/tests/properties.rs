@@ -223,18 +223,18 @@ fn cut<'b>(bytes: &'b [u8], cuts: &[Index]) -> Vec<&'b [u8]> {
 fn read_in_every_way(bytes: &[u8]) {
     for mut scan in [HeadScan::of_request(), HeadScan::strict()] {
         let end = scan.advance(bytes);
-        let _ = refuse_early(bytes, &scan, LIMITS);
+        let _ = refuse_early(bytes, LIMITS);
         let Ok(Some(end)) = end else { continue };
         let head = &bytes[..end];
         let mut out = Vec::new();
-        if let Ok(request) = Request::read(head, &scan, &mut FieldTable::default(), LIMITS) {
+        if let Ok(request) = Request::read(head, &mut FieldTable::default(), LIMITS) {
             for sender in [&STRANGER, &PROXY_OF_OURS] {
                 out.extend(joined(&forward_request(&request, sender), "/b", "backend:81"));
             }
             let _ = (request.connection_named(), request.offered_protocols().count());
         }
         for to_head in [false, true] {
-            if let Ok(response) = Response::read(head, &scan, &mut FieldTable::default(), to_head) {
+            if let Ok(response) = Response::read(head, &mut FieldTable::default(), to_head) {
                 forward_response(&response, &TO_1_0, &mut out);
                 forward_interim(&response, true, &mut out);
                 let _ = response.switches_to_one_of(&["a".into()]);
@@ -247,6 +247,7 @@ fn read_in_every_way(bytes: &[u8]) {
 /// A head split by the simplest means there are: lines at CRLF, names at the first colon.
 fn split_plainly(head: &[u8]) -> Vec<(String, String)> {
     let text = text_of(head.to_vec());
+    let text = text.strip_prefix("\r\n").unwrap_or(&text); // the empty line that may stand before a request
     let lines = text.strip_suffix("\r\n\r\n").unwrap().split("\r\n").skip(1);
     let fields = lines.map(|line| line.split_once(':').unwrap_or_else(|| panic!("no colon in {line:?}")));
     fields.map(|(name, value)| (name.to_owned(), value.trim_matches([' ', '\t']).to_owned())).collect()
@@ -274,8 +275,7 @@ proptest! {
         of_request in any::<bool>(),
     ) {
         let fresh = || if of_request { HeadScan::of_request() } else { HeadScan::strict() };
-        let mut whole = fresh();
-        let expected = whole.advance(&bytes);
+        let expected = fresh().advance(&bytes);
         let mut scan = fresh();
         let mut verdict = Ok(None);
         let mut so_far = 0;
@@ -287,10 +287,6 @@ proptest! {
             }
         }
         prop_assert_eq!(verdict, expected, "{}", show(&bytes));
-        if verdict.is_ok() {
-            let found = (scan.start(), scan.first_line_end());
-            prop_assert_eq!(found, (whole.start(), whole.first_line_end()), "{}", show(&bytes));
-        }
     }
 
     #[test]
@@ -349,10 +345,10 @@ proptest! {
         let mut scan = HeadScan::of_request();
         let Ok(Some(end)) = scan.advance(&head) else { return Ok(()) };
         let mut table = FieldTable::default();
-        let Ok(request) = Request::read(&head[..end], &scan, &mut table, LIMITS) else { return Ok(()) };
+        let Ok(request) = Request::read(&head[..end], &mut table, LIMITS) else { return Ok(()) };
         let seen: Vec<_> =
             request.fields.iter().map(|field| (field.name.to_owned(), text_of(field.value.to_vec()))).collect();
-        prop_assert_eq!(seen, split_plainly(&head[scan.start()..end]), "{}", show(&head));
+        prop_assert_eq!(seen, split_plainly(&head[..end]), "{}", show(&head));
     }
 
     #[test]
@@ -365,7 +361,7 @@ proptest! {
         let mut scan = HeadScan::of_request();
         let Ok(Some(end)) = scan.advance(&head) else { return Ok(()) };
         let mut table = FieldTable::default();
-        let Ok(request) = Request::read(&head[..end], &scan, &mut table, LIMITS) else { return Ok(()) };
+        let Ok(request) = Request::read(&head[..end], &mut table, LIMITS) else { return Ok(()) };
         let sender = Sender { via, ..if extended { PROXY_OF_OURS } else { STRANGER } };
         let named = request.connection_named();
         let written = joined(&forward_request(&request, &sender), prefix, "backend:81");
@@ -382,9 +378,9 @@ proptest! {
 
         let mut scan = HeadScan::of_request();
         prop_assert_eq!(scan.advance(&written), Ok(Some(written.len())), "{} as {}", show(&head), show(&written));
-        prop_assert_eq!(scan.start(), 0);
+        prop_assert!(!written.starts_with(b"\r\n"));
         let mut table = FieldTable::default();
-        let again = match Request::read(&written, &scan, &mut table, ROOMY) {
+        let again = match Request::read(&written, &mut table, ROOMY) {
             Err(Flaw::Loop) if via => return Ok(()),
             again => again.unwrap_or_else(|flaw| panic!("{flaw:?}: {} as {}", show(&head), show(&written))),
         };
@@ -437,7 +433,7 @@ proptest! {
         let mut scan = HeadScan::strict();
         let Ok(Some(end)) = scan.advance(&head) else { return Ok(()) };
         let mut table = FieldTable::default();
-        let Ok(response) = Response::read(&head[..end], &scan, &mut table, to_head) else { return Ok(()) };
+        let Ok(response) = Response::read(&head[..end], &mut table, to_head) else { return Ok(()) };
         let mut written = Vec::new();
         if response.is_interim() {
             forward_interim(&response, answer.via, &mut written);
@@ -448,7 +444,7 @@ proptest! {
         let mut scan = HeadScan::strict();
         prop_assert_eq!(scan.advance(&written), Ok(Some(written.len())), "{} as {}", show(&head), show(&written));
         let mut table = FieldTable::default();
-        let again = Response::read(&written, &scan, &mut table, to_head)
+        let again = Response::read(&written, &mut table, to_head)
             .unwrap_or_else(|flaw| panic!("{flaw:?}: {} as {}", show(&head), show(&written)));
         let expected = match Endings::of(response.framing, answer.version) {
             Endings::AsItCame => response.framing,
