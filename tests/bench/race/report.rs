@@ -26,10 +26,15 @@ pub(crate) fn scenario(measured: &Measured) -> String {
     for outcome in &measured.outcomes {
         text += &row(outcome, scenario.per);
     }
-    for (against, name) in [(Against::BestPeer, "the best peer"), (Against::Floor, "the floor")] {
+    for (against, name) in [(Against::BestPeer, "the best peer's"), (Against::Floor, "the floor's")] {
         let ratios = [("processor time", Metric::Cpu), ("requests/s", Metric::Rate), ("p99", Metric::P99)];
-        let known = ratios.iter().filter_map(|(name, metric)| Some((name, measured.ratio(*metric, against)?)));
-        let known: Vec<String> = known.map(|(name, ratio)| format!("{name} {ratio:.2}")).collect();
+        let rival = |metric| match against {
+            Against::BestPeer => measured.best_peer(metric).map(|peer| format!(" ({})", peer.name)).unwrap_or_default(),
+            Against::Floor | Against::Nobody => String::new(),
+        };
+        let known = ratios.iter().filter_map(|(name, metric)| Some((name, metric, measured.ratio(*metric, against)?)));
+        let known: Vec<String> =
+            known.map(|(name, metric, ratio)| format!("{name} {ratio:.2}{}", rival(*metric))).collect();
         if !known.is_empty() {
             write!(text, "\nOurs over {name}: {}.\n", known.join(", ")).unwrap();
         }
@@ -41,8 +46,7 @@ fn row(outcome: &Outcome, per: Per) -> String {
     let median = |of: fn(&Sample) -> f64| outcome.median(of);
     let per_request = |sample: &Sample| sample.switches as f64 / sample.requests as f64;
     let syscalls = outcome.syscalls.as_ref().map_or("-".to_owned(), |syscalls| format!("{:.2}", syscalls.all));
-    let idle = median(|sample| sample.idle_bytes.unwrap_or(f64::NAN));
-    let idle = if idle.is_finite() { format!(" {idle:.0} |") } else { String::new() };
+    let idle = outcome.idle_bytes().map(|bytes| format!(" {bytes:.0} |")).unwrap_or_default();
     format!(
         "| {} | {:.0} | {:.1} | {:.0} | {:.0} | {:.1} | {:.0} | {:.2} | {syscalls} | {} |{idle}\n",
         outcome.name,

@@ -20,7 +20,7 @@ pub(crate) struct Sample {
     /// Bytes, in the midst of it.
     pub(crate) resident: u64,
     pub(crate) threads: usize,
-    /// What each idle connection holds.
+    /// What each idle connection has added.
     pub(crate) idle_bytes: Option<f64>,
 }
 
@@ -61,6 +61,11 @@ impl Outcome {
         median(self.rounds.iter().map(of).collect())
     }
 
+    /// What an idle connection added in the round in which it added most: the others may find memory that an earlier one took.
+    pub(crate) fn idle_bytes(&self) -> Option<f64> {
+        self.rounds.iter().filter_map(|sample| sample.idle_bytes).max_by(f64::total_cmp)
+    }
+
     pub(crate) fn failed(&self) -> u64 {
         self.rounds.iter().map(|sample| sample.failed).sum()
     }
@@ -80,29 +85,38 @@ impl Measured {
             Metric::Cpu => sample.cpu_per(self.scenario.per),
             Metric::Rate => sample.rate(),
             Metric::P99 => sample.p99,
-            Metric::IdleBytes => sample.idle_bytes.unwrap_or(f64::NAN),
             Metric::Threads => sample.threads as f64,
             Metric::Failed => sample.failed as f64,
-            Metric::Syscalls | Metric::Moves => f64::NAN,
+            Metric::IdleBytes | Metric::Syscalls | Metric::Moves => f64::NAN,
         }
     }
 
     /// Ours over somebody's, round by round: the median of it. `None`: there is nobody to compare with.
     pub(crate) fn ratio(&self, metric: Metric, against: Against) -> Option<f64> {
         let ours = self.ours();
-        let rivals: Vec<&Outcome> = match against {
-            Against::BestPeer => self.outcomes.iter().filter(|outcome| outcome.is_peer).collect(),
-            Against::Floor => self.named("floor").into_iter().collect(),
+        let rival = match against {
+            Against::BestPeer => self.best_peer(metric)?,
+            Against::Floor => self.named("floor")?,
             Against::Nobody => return self.plainly(metric),
         };
-        let ratio = |(round, sample): (usize, &Sample)| {
-            let theirs = rivals.iter().map(|rival| self.of(metric, &rival.rounds[round]));
-            let best =
-                if metric == Metric::Rate { theirs.fold(f64::NAN, f64::max) } else { theirs.fold(f64::NAN, f64::min) };
-            self.of(metric, sample) / best
-        };
-        let median = median(ours.rounds.iter().enumerate().map(ratio).collect());
+        if metric == Metric::IdleBytes {
+            return Some(ours.idle_bytes()? / rival.idle_bytes()?);
+        }
+        let rounds = ours.rounds.iter().zip(&rival.rounds);
+        let median = median(rounds.map(|(ours, theirs)| self.of(metric, ours) / self.of(metric, theirs)).collect());
         median.is_finite().then_some(median)
+    }
+
+    /// The peer whose median is the best. One that is lucky in a round is not the best for that: of four, one always is.
+    pub(crate) fn best_peer(&self, metric: Metric) -> Option<&Outcome> {
+        let rank = |peer: &&Outcome| match metric {
+            Metric::Rate => -peer.median(Sample::rate),
+            Metric::IdleBytes => peer.idle_bytes().unwrap_or(f64::NAN),
+            Metric::Cpu | Metric::P99 | Metric::Threads | Metric::Syscalls | Metric::Moves | Metric::Failed => {
+                peer.median(|sample| self.of(metric, sample))
+            }
+        };
+        self.outcomes.iter().filter(|outcome| outcome.is_peer).min_by(|a, b| rank(a).total_cmp(&rank(b)))
     }
 
     fn plainly(&self, metric: Metric) -> Option<f64> {
@@ -111,9 +125,8 @@ impl Measured {
             Metric::Syscalls => ours.syscalls.as_ref()?.all,
             Metric::Moves => ours.syscalls.as_ref()?.moves,
             Metric::Failed => ours.failed() as f64,
-            Metric::Cpu | Metric::Rate | Metric::P99 | Metric::IdleBytes | Metric::Threads => {
-                ours.median(|sample| self.of(metric, sample))
-            }
+            Metric::IdleBytes => ours.idle_bytes()?,
+            Metric::Cpu | Metric::Rate | Metric::P99 | Metric::Threads => ours.median(|sample| self.of(metric, sample)),
         };
         value.is_finite().then_some(value)
     }
