@@ -1,7 +1,7 @@
 //! Whether a backend is fit for requests, as far as anybody can tell.
 //!
 //! Evidence comes from three sides: what requests meet with (*passive*), what checks meet with (*active*), and who
-//! knocks at the door of a backend that refused. The facts and rules are in `state`, which is pure: no clock, no lock,
+//! knocks at a backend that refused. The facts and rules are in `state`, which is pure: no clock, no lock,
 //! numbers in and verdicts out. This file makes them cheap to share: whoever asks about a backend reads one atomic
 //! word, and only a change takes the lock. What a change amounts to comes back as a `Flip`, so that it is said once.
 //!
@@ -276,7 +276,7 @@ impl Health {
         word & (EJECTED | REFUSED | ON_TRIAL | DOWN) == EJECTED | REFUSED && self.clock(now) < word >> FLAG_BITS
     }
 
-    /// Somebody listens at the door: a trial is due at once.
+    /// Somebody listens again: a trial is due at once.
     pub fn opened(&self, now: Instant) {
         self.change(|state| state.hasten(self.clock(now)));
     }

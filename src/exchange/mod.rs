@@ -187,7 +187,7 @@ impl Client {
 
     fn go_on(&mut self, desk: &mut Desk) -> Turn {
         loop {
-            match self.advance(desk) {
+            match self.go_through_phases(desk) {
                 Ok(()) => return Turn::Close,
                 Err(Stop::Fault(fault)) => self.fail(fault, desk),
                 Err(Stop::NotYet(wait)) => {
@@ -223,7 +223,7 @@ impl Client {
     }
 
     /// The phases in their order. `Ok`: the connection is done with.
-    fn advance(&mut self, desk: &mut Desk) -> Result<(), Stop> {
+    fn go_through_phases(&mut self, desk: &mut Desk) -> Result<(), Stop> {
         loop {
             match &mut self.phase {
                 Phase::Introduction => {

@@ -65,15 +65,15 @@ enum Behaviour {
     Upgrade,
 }
 
-/// A door that lets so many in at once, in the order in which they came.
-struct Door {
+/// A gate that lets so many in at once, in the order in which they came.
+struct Gate {
     at_once: usize,
     /// How many have come, and how many have left again.
     passed: Mutex<(usize, usize)>,
     left: Condvar,
 }
 
-impl Door {
+impl Gate {
     fn while_inside(&self, work: impl FnOnce()) {
         let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
         let nth = passed.0;
@@ -90,14 +90,14 @@ impl Door {
 pub(crate) fn serve(settings: &Settings) -> io::Result<()> {
     let listener = TcpListener::bind(settings.listen)?;
     tell!("{} listens on {}", settings.name, listener.local_addr()?);
-    let door = Arc::new(Door { at_once: settings.at_once, passed: Mutex::default(), left: Condvar::new() });
+    let gate = Arc::new(Gate { at_once: settings.at_once, passed: Mutex::default(), left: Condvar::new() });
     thread::scope(|scope| {
         for (nth, client) in listener.incoming().flatten().enumerate() {
-            let door = Arc::clone(&door);
+            let gate = Arc::clone(&gate);
             scope.spawn(move || {
                 let mut guest = Guest { settings, nth: nth + 1, client, received: Vec::new() };
                 // However the conversation ends, it was this client's alone.
-                let _ended = guest.converse(&door);
+                let _ended = guest.converse(&gate);
             });
         }
     });
@@ -116,12 +116,12 @@ struct Guest<'s> {
 const LIMITS: Limits = Limits { head_bytes: 1 << 20, target_bytes: 1 << 20, fields: 1000 };
 
 impl Guest<'_> {
-    fn converse(&mut self, door: &Door) -> io::Result<()> {
+    fn converse(&mut self, gate: &Gate) -> io::Result<()> {
         self.client.set_nodelay(true)?;
         loop {
             let Some(asked) = self.read_request()? else { return Ok(()) };
             let settings = self.settings;
-            door.while_inside(|| thread::sleep(settings.delay));
+            gate.while_inside(|| thread::sleep(settings.delay));
             if !self.answer(&asked)? || !asked.stays {
                 self.client.shutdown(Shutdown::Write)?;
                 // The other side should see an end, not a reset: what it still says is read.
