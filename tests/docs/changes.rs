@@ -133,6 +133,13 @@ pub(crate) fn check(chapters: &[Page]) {
         }
     }
     complaints.extend(answers().iter().filter_map(|(_, changes)| changed(changes).err()));
+    let undone = |file: &str| file.starts_with("src/") || file.starts_with("tests/");
+    let changes = answers().into_iter().flat_map(|(_, changes)| changes);
+    let left = changes.filter(|change| !undone(&change.file));
+    complaints.extend(left.map(|change| format!("{}: `git checkout src tests` does not undo it", change.place)));
+    if !page("docs/README.md").text.contains("`git checkout src tests && cargo build`") {
+        complaints.push("docs/README.md: it does not say how changes are undone".to_owned());
+    }
     none(&complaints);
 }
 
