@@ -298,21 +298,23 @@ fn number_behind(page: &Page, words: &str) -> f64 {
 
 #[test]
 fn what_the_first_chapter_says_of_lines_has_been_counted() {
+    /// Without comments and empty lines.
+    fn lines(file: &Path) -> usize {
+        let text = fs::read_to_string(file).unwrap();
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count()
+    }
     fn count(folder: &Path) -> usize {
         let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         let counted = paths.map(|path| match path.file_name().and_then(|name| name.to_str()) {
             Some("bin" | "tests" | "tests.rs") => 0,
-            Some(name) if name.ends_with(".rs") => {
-                let text = fs::read_to_string(&path).unwrap();
-                text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count()
-            }
+            Some(name) if name.ends_with(".rs") => lines(&path),
             _ if path.is_dir() => count(&path),
             _ => 0,
         });
         counted.sum()
     }
     let chapter = page("docs/01-the-dummy.md");
-    let dummy = fs::read_to_string(root().join("src/bin/dummy.rs")).unwrap().lines().count();
+    let dummy = lines(&root().join("src/bin/dummy.rs"));
     let said = number_behind(&chapter, "The dummy is that loop, in ");
     assert!((said - dummy as f64).abs() < 0.5, "it has {dummy} lines, not {said}");
     let (said, counted) = (number_behind(&chapter, "threadbare spends some "), count(&root().join("src")) as f64);
@@ -322,9 +324,12 @@ fn what_the_first_chapter_says_of_lines_has_been_counted() {
 }
 
 #[test]
-fn the_techniques_of_smuggling_are_about_as_many_as_chapter_4_says() {
+fn the_techniques_of_smuggling_are_about_as_many_as_the_pages_say() {
     let chapter = page("docs/04-where-does-the-body-end.md").text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(chapter.contains("lists some sixty,"), "it does not say any more how many they are");
+    for overview in ["README.md", "docs/README.md"] {
+        assert!(page(overview).text.contains("some sixty"), "{overview} does not say how many they are");
+    }
     let techniques = page("docs/SMUGGLING.md").text.lines().filter(|line| line.ends_with("` |")).count();
     assert!((50..70).contains(&techniques), "there are {techniques}");
 }
@@ -340,6 +345,17 @@ fn the_wire_log_of_chapter_5_waits_for_as_long_as_its_backend_takes() {
     assert!(told[parked + 1].contains(" awake: bytes of the backend"), "{}", told[parked + 1]);
     // The backend's clock began when it had read the request, which is a moment before we parked.
     assert!((delay - 5_000.0..delay + 100_000.0).contains(&waited), "it waited {waited} us for {delay}");
+}
+
+#[test]
+fn the_rates_of_chapter_6_are_those_that_its_text_speaks_of() {
+    let chapter = page("docs/06-whose-turn-is-it.md");
+    let by_turns = number_behind(&chapter, "127.0.0.1:8081 --requests 60 --clients 6 requests   60, ");
+    let by_load = number_behind(&chapter, "127.0.0.1:8082 --requests 60 --clients 6 requests   60, ");
+    // The slow one needs 200 ms for each of its twenty, and six clients can ask at once.
+    let at_most = 60.0 / (20.0 * 0.2 / 6.0);
+    assert!((0.5 * at_most..=at_most).contains(&by_turns), "by turns {by_turns} a second, at most {at_most}");
+    assert!(by_load > 2.0 * by_turns, "{by_load} and {by_turns}");
 }
 
 #[test]
@@ -403,6 +419,20 @@ fn every_term_of_the_glossary_is_linked_from_where_it_is_met() {
     assert!(terms.len() > 20, "{terms:?}");
     let missing = terms.iter().filter(|term| !linked.contains(*term));
     none(&missing.map(|term| format!("docs/glossary.md: no chapter links {term}")).collect::<Vec<_>>());
+    assert!(terms.is_sorted_by_key(|term| term.replace('-', " ")), "they are not in the order of the alphabet");
+    let mut complaints = Vec::new();
+    for (term, entry) in terms.iter().zip(glossary.text.split("\n## ").skip(1)) {
+        let Some((chapter, _)) =
+            entry.split_once("[Chapter ").and_then(|(_, rest)| rest.split_once("](")?.1.split_once(')'))
+        else {
+            complaints.push(format!("docs/glossary.md: {term}: which chapter?"));
+            continue;
+        };
+        if !page(&format!("docs/{chapter}")).links().contains(&format!("glossary.md#{term}")) {
+            complaints.push(format!("docs/glossary.md: {term} is not linked from {chapter}"));
+        }
+    }
+    none(&complaints);
 }
 
 #[test]
