@@ -348,6 +348,19 @@ fn the_wire_log_of_chapter_5_waits_for_as_long_as_its_backend_takes() {
 }
 
 #[test]
+fn the_functions_that_chapter_5_names_are_in_the_files_that_it_names() {
+    let chapter = page("docs/05-life-of-one-request.md");
+    let mut named = 0;
+    for (before, behind) in chapter.text.match_indices("` (`src/").map(|(at, _)| chapter.text.split_at(at)) {
+        let function = before.rsplit('`').next().unwrap();
+        let file = behind.split('`').nth(2).unwrap();
+        assert!(quotes::lines_of(file, function) > 0);
+        named += 1;
+    }
+    assert!(named > 10, "it names {named}");
+}
+
+#[test]
 fn the_rates_of_chapter_6_are_those_that_its_text_speaks_of() {
     let chapter = page("docs/06-whose-turn-is-it.md");
     let by_turns = number_behind(&chapter, "127.0.0.1:8081 --requests 60 --clients 6 requests   60, ");
