@@ -4,6 +4,7 @@
 //!
 //! - `head`: where a head ends, and what its lines may hold;
 //! - `target`: whom and what a request may ask for;
+//! - `fields`: which names mean something;
 //! - `framing`: how the end of a body is known;
 //! - `chunked`: the one coding, and its trailers;
 //! - `request`, `response`: what goes on of either;
@@ -11,6 +12,7 @@
 //! - `properties`: what holds for messages that nobody thought of.
 
 mod chunked;
+mod fields;
 mod framing;
 mod head;
 mod pick;
