@@ -25,10 +25,6 @@ use std::time::{Duration, Instant};
 /// Descriptors that clients don't get: for listeners, logs, and the first backends.
 const RESERVE: usize = 64;
 
-/// How long a client that has just connected, or has just been answered, may still bring a request when a drain begins:
-/// it may be on its way already, and a close that meets it loses it.
-const GRACE: Duration = Duration::from_secs(1);
-
 /// How long the last lines of a log are waited for.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -322,10 +318,12 @@ impl Balancer {
     pub fn drain(mut self, timeout: Duration) -> bool {
         self.announce_drain();
         let deadline = Instant::now() + timeout;
-        let grace = Instant::now() + GRACE;
+        // Who has just connected, or just been answered, may have a request on its way: a close that meets it loses it.
+        let pause = self.shared.live.current().config.timeouts.drain_idle.min(timeout / 2);
+        let grace = Instant::now() + pause;
         self.shared.lot.announce_drain(grace); // first, so that every answer from now on says that it closes
         self.stop_accepting();
-        drop(self.shared.lot.drain(|client| client.may_be_about_to_ask(GRACE), grace));
+        drop(self.shared.lot.drain(|client| client.may_be_about_to_ask(pause), grace));
         let is_finished = self.shared.connections.wait_until_empty(deadline);
         self.stop();
         is_finished

@@ -1145,20 +1145,13 @@ fn a_drain_closes_what_is_idle_soon() {
     assert!(draining.join().unwrap(), "everything was finished");
 }
 
-#[test]
-fn a_drain_answers_a_request_that_was_on_its_way_over_a_kept_connection() {
-    let House { balancer, backends: _backends } = House::before([good()]);
+/// A client asks in a drain that waits for whoever was here; `begin`: what it has done before.
+fn ask_in_a_patient_drain(begin: impl FnOnce(&mut Client)) {
+    let House { balancer, backends: _backends } = House::with([good()], &["--drain-idle", "1h"]);
     let mut client = Client::connect(balancer.address());
-    let began = Instant::now();
+    begin(&mut client);
+    let draining = drain(balancer, Duration::from_secs(120));
     client.send(POST.as_bytes());
-    assert!(!client.read_response("POST").closes(), "{}", client.story());
-    let draining = drain(balancer, PATIENCE);
-    let sent = client.try_send(POST.as_bytes());
-    if began.elapsed() > Duration::from_millis(800) {
-        println!("not judged: {:?} is longer than it waits", began.elapsed());
-        return;
-    }
-    assert!(sent, "left unheard");
     let response = client.read_response("POST");
     assert!(response.text() == "ok" && response.closes(), "{}", client.story());
     drop(client);
@@ -1166,21 +1159,38 @@ fn a_drain_answers_a_request_that_was_on_its_way_over_a_kept_connection() {
 }
 
 #[test]
+fn a_drain_answers_a_request_that_was_on_its_way_over_a_kept_connection() {
+    ask_in_a_patient_drain(|client| {
+        client.send(POST.as_bytes());
+        assert!(!client.read_response("POST").closes(), "{}", client.story());
+    });
+}
+
+#[test]
 fn a_drain_hears_whoever_has_just_connected() {
-    let House { balancer, backends: _backends } = House::before([good()]);
+    ask_in_a_patient_drain(|_| {});
+}
+
+#[test]
+fn a_drain_that_may_wait_for_nobody_closes_what_is_idle_at_once() {
+    let House { balancer, backends: _backends } = House::with([good()], &["--drain-idle", "0s"]);
     let mut client = Client::connect(balancer.address());
-    let began = Instant::now();
-    let draining = drain(balancer, PATIENCE);
-    let sent = client.try_send(GET.as_bytes());
-    if began.elapsed() > Duration::from_millis(800) {
-        println!("not judged: {:?} is longer than it waits", began.elapsed());
-        return;
-    }
-    assert!(sent, "left unheard");
-    let response = client.read_response("GET");
-    assert!(response.text() == "ok" && response.closes(), "{}", client.story());
-    drop(client);
+    client.send(GET.as_bytes());
+    assert!(!client.read_response("GET").closes(), "{}", client.story());
+    let draining = drain(balancer, Duration::from_secs(120));
+    client.expect_closed();
     assert!(draining.join().unwrap(), "everything was finished");
+}
+
+#[test]
+fn a_drain_waits_for_idle_clients_no_longer_than_for_half_of_its_time() {
+    let House { balancer, backends: _backends } = House::with([good()], &["--drain-idle", "1h"]);
+    let mut client = Client::connect(balancer.address());
+    client.send(GET.as_bytes());
+    assert!(!client.read_response("GET").closes(), "{}", client.story());
+    // Else there would be something left to cut.
+    assert!(balancer.drain(Duration::from_secs(2)), "an idle client is not unfinished");
+    client.expect_closed();
 }
 
 #[test]

@@ -140,6 +140,7 @@ fn the_defaults_are_the_documented_ones() {
             ("--lowest-rate", "240"),
             ("--queue-timeout", "5s"),
             ("--drain-delay", "0s"),
+            ("--drain-idle", "1s"),
         ],
         |(flag, default)| {
             let about = flags.get(flag).unwrap_or_else(|| panic!("{flag} is not in the help"));

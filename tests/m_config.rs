@@ -125,7 +125,8 @@ spare = "8s"
 tunnel = "9s"
 queue = "10s"
 drain_delay = "11s"
-drain = "12s"
+drain_idle = "12s"
+drain = "13s"
 
 [forwarding]
 via = false
@@ -194,8 +195,8 @@ fn every_key_of_the_file_is_taken() {
     let t = &config.timeouts;
     let timeouts = [t.first_byte, t.head, t.idle, t.request_body, t.connect, t.response_head, t.response_body];
     assert_eq!(timeouts.map(|timeout| timeout.as_secs()), [1, 2, 3, 4, 5, 6, 7]);
-    let timeouts = [t.spare, t.tunnel, t.queue, t.drain_delay, t.drain];
-    assert_eq!(timeouts.map(|timeout| timeout.as_secs()), [8, 9, 10, 11, 12]);
+    let timeouts = [t.spare, t.tunnel, t.queue, t.drain_delay, t.drain_idle, t.drain];
+    assert_eq!(timeouts.map(|timeout| timeout.as_secs()), [8, 9, 10, 11, 12, 13]);
 
     let admin = &config.admin;
     assert_eq!((admin.listen.unwrap().to_string(), admin.anywhere), ("10.0.0.1:9900".to_owned(), true));

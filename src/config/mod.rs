@@ -186,6 +186,9 @@ pub struct Timeouts {
     pub queue: Duration,
     /// From the signal until accepting ends, for whoever still sends clients here. Default 0 s.
     pub drain_delay: Duration,
+    /// In a drain: a client connection that was used within this time may bring another request for as long, and at most for
+    /// half of the drain. Default 1 s; closed.
+    pub drain_idle: Duration,
     /// A drain, from the end of accepting. Default 30 s; the rest is cut, `shutdown`, exit code 3.
     pub drain: Duration,
 }
@@ -206,6 +209,7 @@ impl Default for Timeouts {
             linger: Duration::from_secs(1),
             queue: Duration::from_secs(5),
             drain_delay: Duration::ZERO,
+            drain_idle: Duration::from_secs(1),
             drain: Duration::from_secs(30),
         }
     }
