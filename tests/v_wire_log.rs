@@ -391,6 +391,32 @@ fn the_page_shows_lines_as_they_are() {
     assert_eq!(shown, real);
 }
 
+/// How many bytes went on this socket in this direction.
+fn bytes(story: &[Line], is_it: impl Fn(&str) -> bool, direction: &str) -> u64 {
+    let count = |line: &Line| line.what.strip_prefix(direction)?.trim().split(' ').next()?.parse::<u64>().ok();
+    story.iter().filter(|line| is_it(&line.socket)).filter_map(count).sum()
+}
+
+#[test]
+fn no_more_of_a_long_body_is_taken_from_its_backend_than_its_client_takes() {
+    const LENGTH: usize = 64 * 1024 * 1024;
+    let backend = Backend::start(|connection| {
+        if connection.read_request().is_some() {
+            connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n").as_bytes());
+            let _sent_whole = (0..LENGTH / 65536).all(|_| connection.send(&[b'x'; 65536]));
+        }
+    });
+    let program = observed(&["--response-body-timeout", "1s", &backend.url()]);
+    let mut client = Client::connect(program.address());
+    client.send(GET);
+    let story = story(&program, "#1"); // it reads nothing, and is cut
+    let came = bytes(&story, |socket| socket.starts_with("127."), "<");
+    let went = bytes(&story, |socket| socket == "client", ">");
+    assert!(went > 2 * 65536, "{story:#?}");
+    assert!(came <= went, "{came} B were read, {went} B were taken, and the difference is kept: {story:#?}");
+    assert!(story.iter().any(|line| line.what.contains("client-body-timeout")), "{story:#?}");
+}
+
 #[test]
 fn a_wire_log_that_is_rotated_goes_on_in_a_new_file() {
     let backend = always_ok();

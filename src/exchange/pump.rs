@@ -1,18 +1,19 @@
 //! One direction of an exchange: bytes of a body from one connection to the other.
 //!
 //! A pump is its framing state and the bytes that the other side has not taken yet, no more. It borrows the worker's
-//! buffer for a turn; when a write falls short, the rest is copied out, sized to fit, and until a write goes through
-//! whole again only small pieces are read: a slow reader is never worth 64 KiB.
+//! buffer for a turn. While more of a body is to come than fits there, no more is taken from the source than the sink
+//! takes. Else, when a write falls short, the rest is copied out, sized to fit. In both cases small pieces are read next,
+//! and larger ones again as writes go through whole.
 
 use super::desk::Desk;
 use crate::http::{
     BodyFraming, CHUNK_HEAD_ROOM, CHUNK_TAIL, ChunkDecoder, Flaw, LAST_CHUNK, forward_trailers, write_chunk_head,
 };
-use crate::net::{Connection, Wants};
+use crate::net::{Connection, Stuck, Wants};
 use std::io;
 
-/// What is read at once from a source whose sink was slow.
-const CAUTIOUS: usize = 8 * 1024;
+/// What is read at once from a source whose sink was slow; twice as much after each write that goes through whole.
+const CAUTIOUS: u32 = 8 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Pump {
@@ -23,7 +24,10 @@ pub(super) struct Pump {
     taken: usize,
     /// The source has given everything.
     ended: bool,
-    cautious: bool,
+    /// At most so much is read at once.
+    room: u32,
+    /// The sink would not take what is still with the source.
+    is_blocked: bool,
     /// What Connection named in the head: no trailer may carry it on.
     named: Box<[Box<str>]>,
     /// Bytes of the body so far, without any framing.
@@ -95,7 +99,8 @@ impl Pump {
             encoding,
             leftover: Vec::new(),
             taken: 0,
-            cautious: false,
+            room: u32::MAX,
+            is_blocked: false,
             named,
             carried: 0,
             most: u64::MAX,
@@ -121,6 +126,11 @@ impl Pump {
     /// The sink has bytes to take.
     pub(super) fn has_leftover(&self) -> bool {
         self.taken < self.leftover.len()
+    }
+
+    /// The sink is slower than the source.
+    pub(super) fn waits_for_sink(&self) -> bool {
+        self.has_leftover() || self.is_blocked
     }
 
     /// The bytes that the sink has yet to take.
@@ -160,7 +170,11 @@ impl Pump {
                 desk.spend(from).map_err(|_| Halt::SourceCut)?;
                 return Err(Halt::BudgetSpent);
             }
-            let room = if self.cautious { CAUTIOUS } else { desk.inbound.len() };
+            let room = desk.inbound.len().min(self.room as usize);
+            if self.is_long(desk.inbound.len()) && !from.holds_bytes() {
+                self.pass_on(from, to, room, desk)?;
+                continue;
+            }
             let mut inbound = std::mem::take(&mut desk.inbound);
             let moved = match from.read(&mut inbound[..room]) {
                 Ok(0) => self.source_ended(to, desk),
@@ -173,6 +187,41 @@ impl Pump {
             };
             desk.inbound = inbound;
             moved?;
+        }
+    }
+
+    /// More is to come than a buffer holds, as it is. (A shorter rest is taken in: that frees the source.)
+    fn is_long(&self, buffer: usize) -> bool {
+        matches!(self.decoder, Decoder::Length(left) if left > buffer as u64) && self.encoding == Encoding::Raw
+    }
+
+    /// Passes on as much as the sink takes, and leaves the others with the source.
+    fn pass_on(
+        &mut self,
+        from: &mut Connection,
+        to: &mut Connection,
+        room: usize,
+        desk: &mut Desk,
+    ) -> Result<(), Halt> {
+        let outcome = from.pass_on(to, &mut desk.inbound[..room]);
+        self.is_blocked = matches!(&outcome, Err(Stuck::Sink(_)));
+        match outcome {
+            Ok(0) => Err(Halt::SourceCut),
+            Ok(n) => {
+                self.skip(n as u64);
+                self.began = true;
+                desk.budget = desk.budget.saturating_sub(n);
+                desk.moved = true;
+                self.room = self.room.saturating_mul(2);
+                Ok(())
+            }
+            Err(Stuck::Source(error)) if error.kind() == io::ErrorKind::WouldBlock => Err(Halt::SourceQuiet),
+            Err(Stuck::Source(_)) => Err(Halt::SourceCut),
+            Err(Stuck::Sink(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.room = CAUTIOUS;
+                Err(Halt::SinkFull)
+            }
+            Err(Stuck::Sink(_)) => Err(Halt::SinkLost),
         }
     }
 
@@ -263,13 +312,13 @@ impl Pump {
             let skipped = skip.min(piece.len());
             skip -= skipped;
             if skipped < piece.len() {
-                self.cautious = true;
+                self.room = CAUTIOUS;
                 self.leftover.reserve_exact(piece.len() - skipped);
                 self.leftover.extend_from_slice(&piece[skipped..]);
             }
         }
         if !self.has_leftover() {
-            self.cautious = false;
+            self.room = self.room.saturating_mul(2);
         }
         Ok(())
     }

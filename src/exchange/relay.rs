@@ -24,7 +24,7 @@ use crate::balance::{Failure, Need, Trial, Waiting, Wish};
 use crate::config::HalfClose;
 use crate::error::{Fault, Reason};
 use crate::http::{
-    Answer, BodyFraming, Endings, FieldTable, Flaw, Persistence, Request, Response, Sender, Version,
+    Answer, BodyFraming, CHUNK_HEAD_ROOM, Endings, FieldTable, Flaw, Persistence, Request, Response, Sender, Version,
     backend_may_be_reused, client_may_stay, forward_interim, forward_response,
 };
 use crate::live::Snapshot;
@@ -323,7 +323,11 @@ impl Exchange {
         let Some(leg) = &mut self.leg else { return Err(Reason::BackendClosedBeforeResponse.into()) };
         let limit = self.snapshot.config.response_head_bytes;
         let too_large = |so_far: &[u8]| if so_far.len() > limit { Err(Flaw::HeadTooLarge) } else { Ok(()) };
-        let Gathered { head_end, end } = match self.gather.read(&mut leg.connection, &mut desk.inbound, too_large) {
+        // Room for the largest head, and not for more: the rest of a long body is better left where it is until the client
+        // is seen to take it.
+        let room = desk.inbound.len().min(limit + CHUNK_HEAD_ROOM);
+        let gathered = self.gather.read(&mut leg.connection, &mut desk.inbound[..room], too_large);
+        let Gathered { head_end, end } = match gathered {
             Ok(gathered) => gathered,
             Err(Missing::NotYet) => return Err(Stop::NotYet(Wait::backend(Wants::READABLE))),
             Err(Missing::Flawed(flaw)) => return Err(Fault::of_response(flaw).into()),

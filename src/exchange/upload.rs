@@ -236,7 +236,7 @@ impl Upload {
 
     /// It is the backend that is waited for: to take bytes.
     pub(super) fn waits_for_backend(&self) -> bool {
-        !self.head_is_sent || self.pump.has_leftover()
+        !self.head_is_sent || self.pump.waits_for_sink()
     }
 
     /// Makes ready to say it all again.

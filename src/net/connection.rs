@@ -21,6 +21,9 @@ const COPIED: usize = 2048;
 /// As many pieces are written in one call; the rest in the next.
 const MOST_PIECES: usize = 8;
 
+/// How bytes are read that were seen already: Linux drops them where they lie, others copy them once more.
+const DROPPED: RecvFlags = if cfg!(target_os = "linux") { RecvFlags::TRUNC } else { RecvFlags::empty() };
+
 /// A TCP connection to a client or a backend.
 pub struct Connection {
     socket: TcpStream,
@@ -47,6 +50,15 @@ pub enum Glance {
     Bytes,
     /// The peer has ended its direction, or the connection is broken.
     Ended,
+}
+
+/// Which of two connections can't go on.
+#[derive(Debug)]
+pub enum Stuck {
+    /// The one that bytes come from.
+    Source(io::Error),
+    /// The one that they go to.
+    Sink(io::Error),
 }
 
 impl Connection {
@@ -141,22 +153,78 @@ impl Connection {
             }
             return Ok(n);
         }
-        let hinted = self.hints.take(self.key, READABLE);
-        if hinted & (READABLE | CLOSED | BROKEN) == 0 {
+        if !self.may_have_bytes() {
             return Err(ErrorKind::WouldBlock.into());
         }
         let outcome = retry_interrupted(|| self.socket.read(buffer));
         self.ear.hear(self.number, || Call::Read(outcome.as_ref().map(|&n| &buffer[..n])));
-        match &outcome {
+        self.heed_read(&outcome, buffer.len());
+        outcome
+    }
+
+    /// Whether the kernel has said that there is something to read. It is heard only once.
+    fn may_have_bytes(&self) -> bool {
+        self.hints.take(self.key, READABLE) & (READABLE | CLOSED | BROKEN) != 0
+    }
+
+    /// Remembers what the kernel has said by a read of up to `room` bytes.
+    fn heed_read(&self, outcome: &io::Result<usize>, room: usize) {
+        match outcome {
             // A full buffer means that there may be more. A short read means that there isn't, with one exception: an
             // end that came in the same event gives no second one. CLOSED, which stays, remembers that.
-            Ok(n) if *n == buffer.len() => self.hints.put(self.key, READABLE),
+            Ok(n) if *n == room => self.hints.put(self.key, READABLE),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.hints.take(self.key, CLOSED); // contradicted: it was a stale event's
             }
             Ok(_) | Err(_) => {}
         }
-        outcome
+    }
+
+    /// Passes bytes on to `to`, by way of `buffer`, and takes no more of them than `to` takes: the others stay with the
+    /// kernel, which has them already. Returns how many went; 0 is the end. A call more than to read and to write, and
+    /// nothing is left over that would have to be kept.
+    ///
+    /// # Errors
+    /// Which of the two can't go on: `WouldBlock`, for now; else it is lost.
+    pub fn pass_on(&mut self, to: &mut Connection, buffer: &mut [u8]) -> Result<usize, Stuck> {
+        if !to.may_take_bytes() {
+            return Err(Stuck::Sink(ErrorKind::WouldBlock.into()));
+        }
+        if !self.may_have_bytes() {
+            return Err(Stuck::Source(ErrorKind::WouldBlock.into()));
+        }
+        let outcome = retry_interrupted(|| self.socket.peek(buffer));
+        self.heed_read(&outcome, buffer.len());
+        let seen = match outcome {
+            Ok(seen) if seen > 0 => seen,
+            nothing => {
+                self.ear.hear(self.number, || Call::Read(nothing.as_ref().map(|_| &[][..])));
+                return nothing.map_err(Stuck::Source);
+            }
+        };
+        let pieces = [&buffer[..seen]];
+        let outcome = to.try_to_write(&pieces);
+        let taken = *outcome.as_ref().unwrap_or(&0);
+        if taken > 0 {
+            self.ear.hear(self.number, || Call::Read(Ok(&buffer[..taken])));
+        }
+        let outcome = to.heed_write(&pieces, outcome);
+        if taken < seen {
+            self.hints.put(self.key, READABLE);
+        }
+        self.drop_seen(&mut buffer[..taken]).map_err(Stuck::Source)?;
+        outcome.map_err(Stuck::Sink)
+    }
+
+    /// Takes bytes that were seen already.
+    fn drop_seen(&self, mut seen: &mut [u8]) -> io::Result<()> {
+        while !seen.is_empty() {
+            match retry_interrupted(|| Ok(recv(&self.socket, &mut *seen, DROPPED)?.1))? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()), // bytes that were there don't go away: not even by a reset
+                taken => seen = &mut seen[taken..],
+            }
+        }
+        Ok(())
     }
 
     /// Puts bytes back to be read again, before all others.
@@ -180,13 +248,26 @@ impl Connection {
     /// # Errors
     /// `WouldBlock` when it takes nothing now; else the connection is lost.
     pub fn write(&mut self, pieces: &[&[u8]]) -> io::Result<usize> {
-        if self.hints.read(self.key) & (WRITABLE | BROKEN) == 0 {
+        if !self.may_take_bytes() {
             return Err(ErrorKind::WouldBlock.into());
         }
+        if pieces.iter().all(|piece| piece.is_empty()) {
+            return Ok(0);
+        }
+        let outcome = self.try_to_write(pieces);
+        self.heed_write(pieces, outcome)
+    }
+
+    /// Whether the kernel has said nothing against a write.
+    fn may_take_bytes(&self) -> bool {
+        self.hints.read(self.key) & (WRITABLE | BROKEN) != 0
+    }
+
+    fn try_to_write(&mut self, pieces: &[&[u8]]) -> io::Result<usize> {
         let wanted: usize = pieces.iter().map(|piece| piece.len()).sum();
         let mut filled = pieces.iter().filter(|piece| !piece.is_empty());
-        let outcome = match (filled.next(), filled.next()) {
-            (None, _) => return Ok(0),
+        match (filled.next(), filled.next()) {
+            (None, _) => Ok(0),
             (Some(only), None) => retry_interrupted(|| self.socket.write(only)),
             (Some(_), Some(_)) if wanted <= COPIED => {
                 let mut together = [0; COPIED];
@@ -205,8 +286,13 @@ impl Connection {
                 }
                 retry_interrupted(|| self.socket.write_vectored(&slices[..count]))
             }
-        };
+        }
+    }
+
+    /// Tells of a write, and remembers what the kernel has said by it.
+    fn heed_write(&mut self, pieces: &[&[u8]], outcome: io::Result<usize>) -> io::Result<usize> {
         self.ear.hear(self.number, || Call::Write(pieces, outcome.as_ref().copied()));
+        let wanted: usize = pieces.iter().map(|piece| piece.len()).sum();
         let blocked = match &outcome {
             Ok(written) => *written < wanted,
             // NotConnected: some systems say so of a connection that is still being made.

@@ -34,7 +34,7 @@ pub mod proxy_protocol;
 mod table;
 
 pub use activation::activated;
-pub use connection::{Caller, Connection, Glance};
+pub use connection::{Caller, Connection, Glance, Stuck};
 pub use descriptors::{is_out_of_descriptors, is_shortage, raise_limit};
 pub use headcount::Headcount;
 pub use hints::Wants;

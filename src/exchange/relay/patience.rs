@@ -50,7 +50,7 @@ impl Exchange {
             return (leg.since + timeouts.connect, Reason::BackendConnectTimeout);
         }
         if self.said == Said::Head {
-            let reader_is_slow = self.download.has_leftover();
+            let reader_is_slow = self.download.waits_for_sink();
             let reason = if reader_is_slow { Reason::ClientBodyTimeout } else { Reason::BackendBodyTimeout };
             return (self.progress + timeouts.response_body, reason);
         }
