@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{Backend, Client, End, Gate, balancer, each, eventually};
-use threadbare::Balancer;
+use threadbare::{Balancer, Config};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -388,16 +388,17 @@ fn a_gentle_close_has_an_end() {
 
 #[test]
 fn a_client_that_has_said_that_it_sends_no_more_is_not_waited_for() {
-    let house = House::before(Backend::answering(OK));
+    let backend = Backend::answering(OK);
+    let flags = ["--listen", "127.0.0.1:0", "--access-log", "off", "--backend", &backend.url()];
+    let mut config = Config::from_args(flags).unwrap();
+    config.timeouts.linger = Duration::from_secs(3600); // whoever is waited for is waited for longer than a test takes
+    let house = House { balancer: Balancer::start(config).unwrap(), backend };
     each(["GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"], |request| {
         let mut client = house.client();
         client.send(request.as_bytes());
         assert_eq!(client.read_response("GET").text(), "ok", "{}", client.story());
         client.expect_closed();
-        // It keeps its end open. A gentle close would wait for it for a second.
-        let closed = Instant::now();
-        house.comes_to_rest();
-        assert!(closed.elapsed() < Duration::from_millis(900), "{:?}", closed.elapsed());
+        house.comes_to_rest(); // though the client keeps its end open
     });
 }
 
