@@ -131,8 +131,8 @@ pub fn forward_request(request: &Request<'_, '_>, sender: &Sender<'_>) -> Forwar
                 Some(MaxForwards::AnswerHere) | None => write_field(&mut out, field.name, field.value),
             },
             Name::Expect if request.expects_continue => write_field(&mut out, field.name, field.value),
-            Name::XRequestId if request.id.is_some() => {} // written below, where its place is known
             Name::Via | Name::Date | Name::Other => write_field(&mut out, field.name, field.value),
+            // They end here, or are written afresh below.
             Name::Connection
             | Name::ContentLength
             | Name::Expect
