@@ -134,6 +134,31 @@ fn it_works_at_so_many_requests_at_once_and_no_more() {
 }
 
 #[test]
+fn a_backend_that_is_told_to_wait_for_a_file_answers_when_it_is_there() {
+    let file = std::env::temp_dir().join(format!("threadbare-lab-{}", std::process::id()));
+    let (_backend, address) = backend(&["--until", file.to_str().unwrap()]);
+    let ask = || prints(&["load", &address.to_string(), "--requests", "1", "--patience", "300ms"]);
+    assert!(ask().contains("too late: 1\n"));
+    std::fs::write(&file, "").unwrap();
+    let mut client = Client::connect(address);
+    client.send(GET);
+    assert_eq!(client.read_response("GET").text(), "hello from one\n");
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn a_long_body_is_as_long_as_it_says_and_behind_a_head_alone_there_is_none() {
+    let (_backend, address) = backend(&["--body", "200000"]);
+    let mut client = Client::connect(address);
+    client.send(GET);
+    assert_eq!(client.read_response("GET").body, vec![b'.'; 200_000]);
+    client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read_response("HEAD").head.get("Content-Length"), Some("200000"));
+    client.send(GET);
+    assert_eq!(client.read_response("GET").body.len(), 200_000);
+}
+
+#[test]
 fn a_load_counts_answers_failures_and_backends() {
     let (_one, first) = backend(&[]);
     let told = prints(&["load", &first.to_string(), "--requests", "30", "--clients", "3"]);

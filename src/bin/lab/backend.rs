@@ -3,6 +3,7 @@
 use clap::{Parser, ValueEnum};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -23,6 +24,9 @@ pub(crate) struct Settings {
     /// How long it thinks before it answers, or between two pieces.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = super::duration)]
     delay: Duration,
+    /// Answers only once this file is there.
+    #[arg(long, value_name = "FILE")]
+    until: Option<PathBuf>,
     /// At how many requests it works at once; the others wait.
     #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
     at_once: usize,
@@ -113,6 +117,9 @@ struct Guest<'s> {
     received: Vec<u8>,
 }
 
+/// How often a backend looks whether its file is there.
+const GLANCE: Duration = Duration::from_millis(20);
+
 const LIMITS: Limits = Limits { head_bytes: 1 << 20, target_bytes: 1 << 20, fields: 1000 };
 
 impl Guest<'_> {
@@ -121,7 +128,12 @@ impl Guest<'_> {
         loop {
             let Some(asked) = self.read_request()? else { return Ok(()) };
             let settings = self.settings;
-            gate.while_inside(|| thread::sleep(settings.delay));
+            gate.while_inside(|| {
+                thread::sleep(settings.delay);
+                while settings.until.as_ref().is_some_and(|file| !file.exists()) {
+                    thread::sleep(GLANCE);
+                }
+            });
             if !self.answer(&asked)? || !asked.stays {
                 self.client.shutdown(Shutdown::Write)?;
                 // The other side should see an end, not a reset: what it still says is read.
@@ -136,9 +148,9 @@ impl Guest<'_> {
         let settings = self.settings;
         let name = &settings.name;
         let body = match settings.body {
-            Some(length) => vec![b'.'; length],
-            None if settings.behave == Behaviour::Echo => asked.bytes.clone(),
-            None => format!("hello from {name}\n").into_bytes(),
+            Some(length) => Body::Dots(length),
+            None if settings.behave == Behaviour::Echo => Body::Text(asked.bytes.clone()),
+            None => Body::Text(format!("hello from {name}\n").into_bytes()),
         };
         let mut head = format!("HTTP/1.1 {} {}\r\nX-Backend: {name}\r\n", settings.status, phrase(settings.status));
         for field in &settings.field {
@@ -148,11 +160,11 @@ impl Guest<'_> {
         if !asked.stays {
             head += "Connection: close\r\n";
         }
-        let length = body.len();
+        let length = body.length();
         match settings.behave {
             Behaviour::Answer | Behaviour::Echo => {
-                let body = if asked.is_head { &[][..] } else { &body };
-                self.say(&[format!("{head}Content-Length: {length}\r\n\r\n").as_bytes(), body].concat())?;
+                let body = if asked.is_head { &Body::Dots(0) } else { &body };
+                self.say_both(&format!("{head}Content-Length: {length}\r\n\r\n"), body)?;
                 Ok(true)
             }
             Behaviour::Drip => {
@@ -166,8 +178,7 @@ impl Guest<'_> {
                 Ok(true)
             }
             Behaviour::Cut => {
-                self.say(format!("{head}Content-Length: {}\r\n\r\n", 2 * length).as_bytes())?;
-                self.say(&body)?;
+                self.say_both(&format!("{head}Content-Length: {}\r\n\r\n", 2 * length), &body)?;
                 Ok(false)
             }
             Behaviour::Nonsense => {
@@ -175,13 +186,8 @@ impl Guest<'_> {
                 Ok(false)
             }
             Behaviour::TwoLengths => {
-                self.say(
-                    &[
-                        format!("{head}Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n\r\n").as_bytes(),
-                        &body,
-                    ]
-                    .concat(),
-                )?;
+                let head = format!("{head}Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n\r\n");
+                self.say_both(&head, &body)?;
                 Ok(false)
             }
             Behaviour::Silent => {
@@ -274,8 +280,36 @@ impl Guest<'_> {
         Ok(count > 0)
     }
 
+    /// A head and its body: at once if the body is short.
+    fn say_both(&mut self, head: &str, body: &Body) -> io::Result<()> {
+        match body {
+            Body::Text(text) => self.say(&[head.as_bytes(), text].concat()),
+            Body::Dots(length) => {
+                self.say(head.as_bytes())?;
+                let dots = [b'.'; 64 * 1024];
+                (0..*length).step_by(dots.len()).try_for_each(|said| self.say(&dots[..dots.len().min(length - said)]))
+            }
+        }
+    }
+
     fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.client.write_all(bytes)
+    }
+}
+
+/// What an answer consists of, behind its head.
+enum Body {
+    Text(Vec<u8>),
+    /// So many dots. They are nowhere as a whole: a crowd may ask for them.
+    Dots(usize),
+}
+
+impl Body {
+    fn length(&self) -> usize {
+        match self {
+            Body::Text(text) => text.len(),
+            Body::Dots(length) => *length,
+        }
     }
 }
 
