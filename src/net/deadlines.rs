@@ -1,7 +1,7 @@
 //! When a parked visit has waited long enough.
 //!
 //! One atomic number per descriptor, in ticks of 100 ms; whoever holds the baton looks through all of them once a
-//! tick (20,000 take a few microseconds: they lie side by side). Nothing has to be cancelled, no heap kept in order,
+//! tick (20,000 take some fifteen microseconds: they lie side by side). Nothing has to be cancelled, no heap kept in order,
 //! and a nearer deadline needs no wake-up, for the price of being up to a tick late.
 //!
 //! In the same number stands what the visit waits for, as its owner calls it: so how many wait for what can be counted

@@ -8,7 +8,8 @@ use std::time::Instant;
 #[derive(Debug, Default)]
 pub struct Headcount {
     here: AtomicUsize,
-    door: Mutex<()>,
+    /// Held while the last one to leave wakes others: that does not fall between a look and the sleep behind it.
+    last_out: Mutex<()>,
     emptied: Condvar,
 }
 
@@ -21,7 +22,7 @@ impl Headcount {
     /// One has left.
     pub fn leave(&self) {
         if self.here.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let _door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+            let _last_out = self.last_out.lock().unwrap_or_else(PoisonError::into_inner);
             self.emptied.notify_all();
         }
     }
@@ -33,13 +34,13 @@ impl Headcount {
 
     /// Waits until nobody is here, at most until `deadline`, and says whether that was reached.
     pub fn wait_until_empty(&self, deadline: Instant) -> bool {
-        let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_out = self.last_out.lock().unwrap_or_else(PoisonError::into_inner);
         while self.count() > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            (door, _) = self.emptied.wait_timeout(door, left).unwrap_or_else(PoisonError::into_inner);
+            (last_out, _) = self.emptied.wait_timeout(last_out, left).unwrap_or_else(PoisonError::into_inner);
         }
         true
     }
