@@ -139,7 +139,7 @@ fn the_table_of_rooms_is_the_list_of_modules() {
 const SYSTEM_CALLS: [&str; 5] = ["epoll_wait", "epoll_ctl", "recvfrom", "getsockopt", "sched_yield"];
 
 /// Names in other programs, to which the walkthrough compares ours.
-const ELSEWHERE: [&str; 20] = [
+const ELSEWHERE: [&str; 21] = [
     "ReverseProxy",
     "USR2",
     "client_body_timeout",
@@ -156,6 +156,7 @@ const ELSEWHERE: [&str; 20] = [
     "proxy_request_buffering",
     "request_headers_timeout",
     "request_timeout",
+    "tcp_wmem",
     "upgrade_configs",
     "upgrade_sock",
     "worker_shutdown_timeout",
