@@ -7,7 +7,7 @@
 //!
 //!     cargo test --test w_torture -- --ignored
 //!
-//! takes about 20 seconds; `TORTURE_SECONDS=120` plays longer, and `TORTURE_GOALS=assert` insists on the goals too. One
+//! takes about a minute; `TORTURE_SECONDS=120` plays longer, and `TORTURE_GOALS=assert` insists on the goals too. One
 //! act alone is played by its name. The acts wait for one another. Twenty minutes of the storm alone:
 //!
 //!     TORTURE_SECONDS=6000 cargo test --test w_torture everything_breaks -- --ignored
@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use support::eventually;
 use torture::backend::{Mode, be_one_if_told};
+use torture::distance::Way;
 use torture::load::{Client, Load, Outcome, Tally, open_loop};
 use torture::scramble;
 use torture::stage::{Stage, time};
@@ -240,6 +241,35 @@ fn a_new_process_takes_the_sockets_over() {
     let failed = tally.failed(true) + tally.cut(true);
     stage.goal(failed == 0, format!("failed POST: {failed} in {restarts} restarts"));
     stage.finish(tally);
+}
+
+#[test]
+#[ignore = "takes seconds: part of the torture test"]
+fn a_restart_is_noticed_at_a_distance_by_those_who_were_silent() {
+    let mut stage = Stage::set_with_file("restart with a hand-over, from 40 ms away and from nearby");
+    let clients = 100;
+    let mut all = Tally::default();
+    for (away, rest) in [(40, 500), (40, 1500), (0, 1500)] {
+        let way = Way::to(stage.address(), Duration::from_millis(away));
+        let load = Load::regular(way.address, clients, Duration::from_millis(rest));
+        let another = 2 * clients as usize;
+        eventually(|| load.begun() > another, "every client knows the balancer");
+        stage.hand_over();
+        let begun = load.begun();
+        eventually(|| load.begun() > begun + another, "every client has met the new one");
+        let tally = load.finish();
+        let met = format!("{} of {} requests met the close", tally.stale, tally.samples.len());
+        let line = format!("{away} ms away, each client asks every {rest} ms: {met}");
+        // Whoever was silent for less than a second is answered, and told then that the connection closes.
+        if rest < 1000 {
+            stage.goal(tally.stale == 0, line)
+        } else {
+            stage.figure(line)
+        }
+        all.add(tally);
+    }
+    assert_eq!(all.failed(false) + all.cut(false), 0, "sent again, a GET is answered: {:?}", all.reasons());
+    stage.finish(all);
 }
 
 #[test]

@@ -264,7 +264,8 @@ wait_for() {
 
 fn line_of_script(command: &str) -> String {
     // Whoever types is not so fast that a log's writer has not woken up meanwhile.
-    let reads = ["cat ", "grep ", "cut ", "sed ", "awk ", "sort ", "wc "].iter().any(|program| command.starts_with(program));
+    let reads =
+        ["cat ", "grep ", "cut ", "sed ", "awk ", "sort ", "wc "].iter().any(|program| command.starts_with(program));
     let pause = if reads { "sleep 0.3\n" } else { "" };
     let mut line = format!("{pause}printf '\\n%s\\n' '{MARK}'\n{command}\n");
     if is_background(command) {

@@ -164,6 +164,26 @@ impl Load {
         Self { clients: (0..clients).map(run).collect(), stop, begun }
     }
 
+    /// So many clients, each of which GETs every `rest`, and looks before whether its connection has been closed.
+    pub(crate) fn regular(address: SocketAddr, clients: u32, rest: Duration) -> Self {
+        let (stop, begun) = (Arc::new(AtomicBool::new(false)), Arc::<AtomicUsize>::default());
+        let run = |nth: u32| {
+            let (stop, begun) = (Arc::clone(&stop), Arc::clone(&begun));
+            spawn(move || {
+                let mut client = Client::new(address);
+                thread::sleep(rest * nth / clients);
+                while !stop.load(Ordering::SeqCst) {
+                    begun.fetch_add(1, Ordering::SeqCst);
+                    client.look();
+                    client.ask(false, Instant::now());
+                    thread::sleep(rest);
+                }
+                client.tally
+            })
+        };
+        Self { clients: (0..clients).map(run).collect(), stop, begun }
+    }
+
     /// Requests begun so far.
     pub(crate) fn begun(&self) -> usize {
         self.begun.load(Ordering::SeqCst)
@@ -248,6 +268,17 @@ enum Lack {
 impl Client {
     pub(crate) fn new(address: SocketAddr) -> Self {
         Self { address, kept: None, tally: Tally::default() }
+    }
+
+    /// Leaves a connection that has ended.
+    fn look(&mut self) {
+        let has_ended = |stream: &TcpStream| {
+            stream.set_nonblocking(true).unwrap();
+            let seen = stream.peek(&mut [0]);
+            stream.set_nonblocking(false).unwrap();
+            !seen.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+        };
+        self.kept.take_if(|kept| has_ended(kept.get_ref()));
     }
 
     /// Makes one request, due at this moment, and keeps account of what came of it.

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
 
 pub(crate) mod backend;
+pub(crate) mod distance;
 pub(crate) mod load;
 pub(crate) mod stage;
 
