@@ -321,3 +321,34 @@ fn trailers_are_told_what_the_head_named() {
     assert_eq!(named(&["Connection: close"]), "");
     assert_eq!(named(&["Connection: close, X-Hop", "Connection: y,,\"z\""]), "close X-Hop y");
 }
+
+#[test]
+fn what_goes_on_can_be_asked_for_its_parts() {
+    for (start, host) in [("GET /x HTTP/1.1\r\nHost: a\r\n", "Host: a\r\n"), ("GET /x HTTP/1.0\r\n", "")] {
+        let came = format!("{start}Referer:  r \r\nX-Request-Id: 77\r\nreferer: later\r\nX-Empty:\r\n\r\n");
+        let head = with_request(came.as_bytes(), |verdict| forward_request(&verdict.unwrap(), &STRANGER));
+        assert_eq!((head.method(), head.target(), head.id()), (&b"GET"[..], &b"/x"[..], &b"77"[..]), "{host}");
+        let values = ["REFERER", "x-empty", "x-none", "efere", ""].map(|name| head.field(name));
+        assert_eq!(values, [Some(&b"r"[..]), Some(b""), None, None, None], "{host}");
+    }
+}
+
+#[test]
+fn of_a_head_that_is_refused_the_first_line_is_told_if_it_may_be_repeated() {
+    let limits = Limits { target_bytes: 5, ..LIMITS };
+    let rows: [(&str, Option<(&str, &str, Version)>); 10] = [
+        ("GET /a HTTP/1.1\r\nbad line", Some(("GET", "/a", Version::Http11))),
+        ("\r\nGET /a HTTP/1.0\r\n", Some(("GET", "/a", Version::Http10))),
+        ("GET /1234 HTTP/1.1\r\n", Some(("GET", "/1234", Version::Http11))),
+        ("GET /12345 HTTP/1.1\r\n", None),
+        ("GET /a HTTP/1.1\r", None),
+        ("GET /a HTTP/1.1\nHost: a\r\n", None),
+        ("GET /\u{1} HTTP/1.1\r\n", None),
+        ("GET /\u{7f} HTTP/1.1\r\n", None),
+        ("GET /\u{e4} HTTP/1.1\r\n", None),
+        ("GET /a\r\n", None),
+    ];
+    for (so_far, expected) in rows {
+        assert_eq!(crate::http::understood_line(so_far.as_bytes(), limits), expected, "{}", show(so_far));
+    }
+}
