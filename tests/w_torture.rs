@@ -249,7 +249,8 @@ fn a_restart_is_noticed_at_a_distance_by_those_who_were_silent() {
     let mut stage = Stage::set_with_file("restart with a hand-over, from 40 ms away and from nearby");
     let clients = 100;
     let mut all = Tally::default();
-    for (away, rest) in [(40, 500), (40, 1500), (0, 1500)] {
+    for (away, rest, stay) in [(40, 500, "1s"), (40, 1500, "1s"), (0, 1500, "1s"), (40, 1500, "10s")] {
+        stage.let_idle_clients_stay(stay);
         let way = Way::to(stage.address(), Duration::from_millis(away));
         let load = Load::regular(way.address, clients, Duration::from_millis(rest));
         let another = 2 * clients as usize;
@@ -259,9 +260,9 @@ fn a_restart_is_noticed_at_a_distance_by_those_who_were_silent() {
         eventually(|| load.begun() > begun + another, "every client has met the new one");
         let tally = load.finish();
         let met = format!("{} of {} requests met the close", tally.stale, tally.samples.len());
-        let line = format!("{away} ms away, each client asks every {rest} ms: {met}");
-        // Whoever was silent for less than a second is answered, and told then that the connection closes.
-        if rest < 1000 {
+        let line = format!("{away} ms away, each client asks every {rest} ms, --drain-idle {stay}: {met}");
+        // Whoever was silent for less than that is answered, and told then that the connection closes.
+        if rest < 1000 || stay == "10s" {
             stage.goal(tally.stale == 0, line)
         } else {
             stage.figure(line)

@@ -88,6 +88,12 @@ impl Stage {
         self.reload_text(&text, "reloaded");
     }
 
+    /// Writes the file with this time for idle clients in a drain, and has it read again.
+    pub(crate) fn let_idle_clients_stay(&self, time: &str) {
+        let text = configuration(&self.folder, self.address(), &self.backends, &[1, 1, 1]);
+        self.reload_text(&format!("{text}\n[timeouts]\ndrain_idle = \"{time}\"\n"), "reloaded");
+    }
+
     /// Writes a file that is none, has it read, and expects that the old one stays.
     pub(crate) fn reload_nonsense(&self) {
         self.reload_text("[[backend]\nurl = 7\n", "kept");
