@@ -10,10 +10,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use threadbare::balance::{
-    Budget, Candidate, Ewma, Order, Policy, Sticky, key_hash, least_in_flight, peak_ewma, rendezvous, scatter,
-    two_choices,
+    BalanceSettings, Budget, Candidate, Ewma, Order, PassiveHealth, Policy, RetrySettings, Rotation, Sticky, key_hash,
+    least_in_flight, peak_ewma, rendezvous, scatter, two_choices,
 };
 
 const POLICIES: [Policy; 5] =
@@ -353,6 +354,19 @@ fn a_budget_allows_a_part_of_the_requests_and_a_few_a_second() {
         assert_eq!(budget.left(at(later)), retries as u64, "{percent} {floor} {requests} {later}");
         assert_eq!(take_all(&budget, at(later)), retries, "{percent} {floor} {requests} {later}");
     }
+}
+
+#[test]
+fn a_budget_goes_on_over_a_reload_unless_it_was_changed() {
+    let (balance, passive, retries) = (BalanceSettings::default(), PassiveHealth::default(), RetrySettings::default());
+    let rotation = Rotation::new([], Arc::default(), &balance, passive, &retries);
+    let goes_on = |new: &RetrySettings| {
+        let next = rotation.succeeded_by([], &balance, passive, new);
+        Arc::ptr_eq(&next.budget, &rotation.budget)
+    };
+    assert!(goes_on(&retries));
+    assert!(!goes_on(&RetrySettings { budget_percent: retries.budget_percent + 1, ..retries.clone() }));
+    assert!(!goes_on(&RetrySettings { budget_floor: retries.budget_floor + 1, ..retries.clone() }));
 }
 
 #[test]
