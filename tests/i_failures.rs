@@ -1150,6 +1150,7 @@ fn ask_in_a_patient_drain(begin: impl FnOnce(&mut Client)) {
     let House { balancer, backends: _backends } = House::with([good()], &["--drain-idle", "1h"]);
     let mut client = Client::connect(balancer.address());
     begin(&mut client);
+    eventually(|| balancer.counters().parked == 1, "the client is idle, and in no worker's hands");
     let draining = drain(balancer, Duration::from_secs(120));
     client.send(POST.as_bytes());
     let response = client.read_response("POST");
