@@ -123,7 +123,8 @@ fn chapter_6_the_emptiest_of_three_is_always_chosen() {
     let candidate = |nth, in_flight| Candidate { nth, weight: 1.0, in_flight, latency: 0.0 };
     for number in 0..1000 {
         let three = [candidate(0, 7), candidate(1, 0), candidate(2, 3)];
-        assert_eq!(two_choices(three.into_iter(), number), Some(1), "number {number}");
+        let choice = two_choices(three.into_iter(), number);
+        assert_eq!(choice, Some(1), "number {number}: with three candidates, three different ones are all of them");
     }
     let four: Vec<_> =
         (0..1000).map(|number| two_choices((0..4).map(|nth| candidate(nth, nth)), number).unwrap()).collect();
