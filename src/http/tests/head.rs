@@ -27,6 +27,27 @@ fn a_head_ends_behind_its_empty_line() {
 }
 
 #[test]
+fn what_was_looked_at_is_not_looked_at_again() {
+    let mut scan = HeadScan::of_request();
+    assert_eq!(scan.advance(b"GET / HTTP/1.1\r\nA: b"), Ok(None));
+    // What would have been refused, were it new.
+    assert_eq!(scan.advance(b"GET\0/ HTTP/1.1\r\nA: bc\r\n"), Ok(None));
+    assert_eq!(scan.advance(b"\0\0\0 / HTTP/1.1\r\nA: bc\r\n\r\n"), Ok(Some(25)));
+}
+
+#[test]
+fn two_wrongs_are_no_better_than_one() {
+    let wrongs = ["\r", "\n", "\0", "\x7f", "\x1f"];
+    for (one, other) in wrongs.iter().flat_map(|one| wrongs.iter().map(move |other| (one, other))) {
+        for between in ["", "x", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"] {
+            let bytes = format!("GET / HTTP/1.1\r\nA: b{one}{between}{other}c\r\n\r\n");
+            let is_line_end = (*one, between, *other) == ("\r", "", "\n");
+            assert_eq!(scanned(bytes.as_bytes()).is_ok(), is_line_end, "{}", show(&bytes));
+        }
+    }
+}
+
+#[test]
 fn a_head_that_can_never_become_one_is_refused_when_the_bad_byte_is_seen() {
     let rows: [&[u8]; 12] = [
         b"\n",

@@ -115,3 +115,16 @@ fn the_first_of_several_fields_is_the_one() {
         }
     });
 }
+
+#[test]
+fn whom_a_request_is_for_is_said_by_an_absolute_target_or_else_by_its_host() {
+    let rows = [
+        ("GET / HTTP/1.1\r\nHost: a:81\r\n\r\n", Some("a:81")),
+        ("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", Some("b")),
+        ("GET / HTTP/1.1\r\nHost:\r\n\r\n", Some("")),
+        ("GET / HTTP/1.0\r\n\r\n", None),
+    ];
+    for (head, authority) in rows {
+        with_request(head.as_bytes(), |verdict| assert_eq!(verdict.unwrap().authority(), authority, "{}", show(head)));
+    }
+}
