@@ -216,6 +216,7 @@ fn an_authority_is_a_host_and_maybe_a_port() {
         "[v1.]",
         "[vg.a]",
         "[v1.%41]",
+        "[v1.a<b]",
         "[v1.a]b",
         "a[::1]",
     ];
