@@ -63,9 +63,8 @@ impl Shared {
     }
 }
 
-/// 64 KiB, and room for a head: an answer of that size comes in one read, and costs a fifth less processor time than with
-/// a buffer that just misses its end. With less, long bodies cost more calls; with more, they cost no less.
-const BUFFER: usize = 68 * 1024;
+/// 64 KiB: with less, long bodies cost more calls; with more, they cost no less.
+const BUFFER: usize = 64 * 1024;
 
 /// A turn moves about so much, then others go first: one fast download can't starve the rest.
 const BUDGET: usize = 1024 * 1024;
