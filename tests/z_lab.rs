@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use program::{Program, output};
-use support::{Backend, Client, End, Gate, each};
+use support::{Backend, Client, End, Folder, Gate, each};
 
 fn lab(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
@@ -135,15 +135,14 @@ fn it_works_at_so_many_requests_at_once_and_no_more() {
 
 #[test]
 fn a_backend_that_is_told_to_wait_for_a_file_answers_when_it_is_there() {
-    let file = std::env::temp_dir().join(format!("threadbare-lab-{}", std::process::id()));
-    let (_backend, address) = backend(&["--until", file.to_str().unwrap()]);
+    let folder = Folder::new();
+    let (_backend, address) = backend(&["--until", &folder.path("go")]);
     let ask = || prints(&["load", &address.to_string(), "--requests", "1", "--patience", "300ms"]);
     assert!(ask().contains("too late: 1\n"));
-    std::fs::write(&file, "").unwrap();
+    folder.file("go", "");
     let mut client = Client::connect(address);
     client.send(GET);
     assert_eq!(client.read_response("GET").text(), "hello from one\n");
-    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]

@@ -96,7 +96,7 @@ enum Phase {
 /// a fifth. The walkthrough says so, and ten thousand of them are what it costs to wait.
 ///
 /// glibc keeps what is freed at hand for the next that asks, each thread for itself, up to 1,032 bytes. An exchange beyond
-/// that goes through the shared heap, there and back: 400 instructions for each request.
+/// that goes through the shared heap, there and back: 160 instructions more for each request.
 const _: () = assert!(size_of::<Exchange>() <= 1032 && size_of::<Tunnel>() <= 768 && size_of::<Client>() <= 256);
 
 /// A client that has said nothing yet is left alone for so long.
