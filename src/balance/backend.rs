@@ -242,3 +242,68 @@ impl Drop for InFlight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(addresses: &[&str]) -> Arc<Backend> {
+        let origin = "http://a:80".parse().unwrap();
+        Arc::new(Backend::new("a", origin, addresses_of(addresses), &Arc::default()))
+    }
+
+    fn addresses_of(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_limit_lets_so_many_in_and_who_leaves_makes_room_for_one() {
+        let (backend, now) = (backend(&[]), Instant::now());
+        let first = backend.enter(Some(2), now).unwrap();
+        let second = backend.enter(Some(2), now).unwrap();
+        assert!(backend.enter(Some(2), now).is_none());
+        assert_eq!(backend.in_flight(), 2, "whoever was turned away is not counted");
+        let third = backend.enter(None, now).unwrap();
+        assert_eq!(backend.in_flight(), 3);
+        drop((first, third));
+        let fourth = backend.enter(Some(2), now).unwrap();
+        assert!(backend.enter(Some(2), now).is_none());
+        drop((second, fourth));
+        assert_eq!((backend.in_flight(), backend.awaited()), (0, 0));
+    }
+
+    #[test]
+    fn a_backend_is_awaited_by_those_it_keeps_waiting_and_by_each_once() {
+        let (backend, now) = (backend(&[]), Instant::now());
+        let mut one = backend.enter(None, now).unwrap();
+        let mut other = backend.enter(None, now).unwrap();
+        assert_eq!(backend.awaited(), 2);
+        for (awaits, awaited) in [(false, 1), (false, 1), (true, 2), (true, 2)] {
+            one.awaits_backend(awaits, now);
+            assert_eq!(backend.awaited(), awaited);
+        }
+        for awaited in [1, 1] {
+            other.is_answered();
+            assert_eq!(backend.awaited(), awaited);
+        }
+        drop((one, other));
+        assert_eq!((backend.in_flight(), backend.awaited()), (0, 0));
+    }
+
+    #[test]
+    fn the_address_that_was_reached_last_comes_first_until_there_are_others() {
+        let backend = backend(&["127.0.0.1:1", "127.0.0.2:2", "127.0.0.3:3"]);
+        let in_order = |texts: &[&str]| assert_eq!(backend.addresses_by_preference(), addresses_of(texts));
+        backend.prefer(1);
+        assert_eq!((backend.preferred_address(), backend.address_count()), (1, 3));
+        in_order(&["127.0.0.2:2", "127.0.0.3:3", "127.0.0.1:1"]);
+        backend.prefer(2);
+        assert!(!backend.move_to(&addresses_of(&["127.0.0.3:3", "127.0.0.2:2", "127.0.0.1:1"])), "only the order");
+        in_order(&["127.0.0.3:3", "127.0.0.1:1", "127.0.0.2:2"]);
+        for other in [&["127.0.0.1:1", "127.0.0.2:2", "127.0.0.4:4"][..], &["127.0.0.4:4", "127.0.0.2:2"], &[]] {
+            assert!(backend.move_to(&addresses_of(other)), "{other:?}");
+            in_order(other);
+            backend.prefer(1);
+        }
+    }
+}

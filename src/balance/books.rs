@@ -334,4 +334,40 @@ mod tests {
         come_and_go(REMEMBERED - 1);
         assert_eq!(of("a"), Some(2), "it left last");
     }
+
+    #[test]
+    fn every_number_of_an_account_is_in_its_balance_and_two_of_one_name_add_up() {
+        let books = Books::new(2);
+        let accounts = [books.open("a"), books.open("a")];
+        for account in &accounts {
+            for (worker, times) in [(0, 2), (1, 3)] {
+                for _ in 0..times {
+                    account.enter(worker, &Entry { is_failure: true, ..ENTRY });
+                }
+            }
+            account.dials.store(1, Ordering::Relaxed);
+            account.spares_reused.store(2, Ordering::Relaxed);
+            account.spares_dead.store(3, Ordering::Relaxed);
+            for _ in 0..4 {
+                account.count_retry();
+            }
+            let evidence = || "of a test".to_owned();
+            account.note(&Flip::Down { evidence: evidence() });
+            account.note(&Flip::Up { evidence: evidence() });
+            account.note(&Flip::Down { evidence: evidence() });
+            assert_eq!(account.changes(), 3);
+        }
+        let numbers = |balance: &Balance| {
+            let Balance { failures, bytes_in, bytes_out, dials, spares_reused, spares_dead, .. } = *balance;
+            let Balance { retries, ejections, readmissions, .. } = *balance;
+            let traffic = [balance.requests(), failures, bytes_in, bytes_out];
+            (traffic, [dials, spares_reused, spares_dead, retries, ejections, readmissions])
+        };
+        assert_eq!(numbers(&accounts[0].read()), ([5, 5, 5, 50], [1, 2, 3, 4, 2, 1]));
+        let [(name, sum), (_, forgotten)] = &*books.balances() else {
+            panic!("one name, and those that are forgotten")
+        };
+        assert_eq!((&**name, numbers(sum)), ("a", ([10, 10, 10, 100], [2, 4, 6, 8, 4, 2])));
+        assert_eq!(numbers(forgotten), ([0; 4], [0; 6]));
+    }
 }

@@ -24,8 +24,8 @@ pub fn key_hash(bytes: &[u8]) -> u64 {
 
 /// The number as a fraction, greater than 0 and less than 1.
 pub(super) fn fraction(number: u64) -> f64 {
-    // 53 bits are what an f64 holds; the half keeps 0 out.
-    ((number >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    // An f64 holds 53 bits: 52 of the number, and a half, which keeps 0 and 1 out.
+    ((number >> 12) as f64 + 0.5) / (1u64 << 52) as f64
 }
 
 /// Whom this key belongs to, by weighted rendezvous hashing: every backend draws a ticket that depends on the key and
@@ -90,5 +90,17 @@ impl Sticky {
             Some(number << 4 | u64::from(digit?))
         });
         number.map(Sticky)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fraction;
+
+    #[test]
+    fn a_fraction_is_never_nothing_and_never_the_whole() {
+        assert!(fraction(0) > 0.0 && fraction(0) < 1e-15);
+        assert!(fraction(u64::MAX) < 1.0 && fraction(u64::MAX) > 1.0 - 1e-15);
+        assert!((fraction(1 << 63) - 0.5).abs() < 1e-15);
     }
 }
