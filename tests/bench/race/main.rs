@@ -135,29 +135,26 @@ impl Drop for Workshop {
     }
 }
 
-/// One scenario: everybody is started afresh, warmed up, and loaded in turn, round by round.
+/// One scenario. In every round everybody is started afresh, warmed up and loaded, one after the other: where a process
+/// happens to lie in memory, and which cores it shares with whom, lasts for its life and moves its numbers by a tenth.
 fn run(scenario: &'static Scenario, options: &Options, workshop: &Workshop) -> Measured {
-    let backends = Backends::start(scenario.around, &workshop.0);
     let takes_part = |contender: &&Contender| scenario.floor || contender.name() != "floor";
     let contenders: Vec<&Contender> = options.contenders.iter().filter(takes_part).collect();
-    let racing: Vec<Running> =
-        contenders.iter().map(|contender| contender.start(&backends, scenario.log, &workshop.0)).collect();
     let mut outcomes: Vec<Outcome> =
         contenders.iter().map(|contender| Outcome::new(contender.name(), contender.is_peer())).collect();
-    for running in &racing {
-        Load::of(scenario, running.address, 1, &workshop.0).run();
-    }
     for round in 0..options.rounds {
+        let backends = Backends::start(scenario.around, &workshop.0);
         // Another one begins each time, so that nobody always follows the same neighbour.
-        for turn in 0..racing.len() {
-            let nth = (turn + round) % racing.len();
-            outcomes[nth].rounds.push(sample(scenario, &racing[nth], options.seconds, workshop));
+        for turn in 0..contenders.len() {
+            let nth = (turn + round) % contenders.len();
+            let running = contenders[nth].start(&backends, scenario.log, &workshop.0);
+            let a_second = || Load::of(scenario, running.address, 1, &workshop.0).run();
+            a_second();
+            outcomes[nth].rounds.push(sample(scenario, &running, options.seconds, workshop));
+            if round + 1 == options.rounds {
+                outcomes[nth].syscalls = Syscalls::count(&running.processes(), &workshop.0, || a_second().requests);
+            }
         }
-    }
-    for (outcome, running) in outcomes.iter_mut().zip(&racing) {
-        outcome.syscalls = Syscalls::count(&running.processes(), &workshop.0, || {
-            Load::of(scenario, running.address, 1, &workshop.0).run().requests
-        });
     }
     Measured { scenario, outcomes }
 }
