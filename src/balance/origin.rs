@@ -83,3 +83,61 @@ impl Origin {
         Ok(addresses)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scheme_port_and_prefix_are_optional_and_an_address_needs_no_resolver() {
+        // What was written; the authority, the prefix, and how it is shown; where it is, if it is an address.
+        let rows = [
+            ("a", "a", "", "http://a", None),
+            ("HTTP://a:1/", "a:1", "", "http://a:1", None),
+            ("http://a.example:65535/x/y//", "a.example:65535", "/x/y", "http://a.example:65535/x/y", None),
+            ("a/!~", "a", "/!~", "http://a/!~", None),
+            ("127.0.0.1", "127.0.0.1", "", "http://127.0.0.1", Some("127.0.0.1:80")),
+            ("127.0.0.1:81/x", "127.0.0.1:81", "/x", "http://127.0.0.1:81/x", Some("127.0.0.1:81")),
+            ("http://[::1]", "[::1]", "", "http://[::1]", Some("[::1]:80")),
+            ("[::1]:82", "[::1]:82", "", "http://[::1]:82", Some("[::1]:82")),
+        ];
+        for (text, authority, prefix, shown, address) in rows {
+            let origin: Origin = text.parse().unwrap();
+            assert_eq!(
+                (&*origin.authority, &*origin.prefix, &*origin.to_string()),
+                (authority, prefix, shown),
+                "{text}"
+            );
+            assert_eq!(origin.is_address(), address.is_some(), "{text}");
+            if let Some(address) = address {
+                assert_eq!(origin.resolve().unwrap(), [address.parse::<SocketAddr>().unwrap()], "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_backend_is_refused_with_what_is_wrong_and_what_would_be_right() {
+        let rows = [
+            ("https://a", "the scheme https is not spoken to backends"),
+            ("unix:///run/a", "the scheme unix is not spoken to backends"),
+            ("http://a?x", "a query or fragment makes no sense here"),
+            ("a/x?y", "a query or fragment makes no sense here"),
+            ("a#x", "a query or fragment makes no sense here"),
+            ("http://a/x#y", "a query or fragment makes no sense here"),
+            ("a/x y", "the prefix \"/x y\" holds a character that must be percent-encoded"),
+            ("a/\u{7f}", "holds a character that must be percent-encoded"),
+            ("a/\u{e4}", "holds a character that must be percent-encoded"),
+            ("", "\"\" is not a host and port"),
+            ("http:///x", "\"\" is not a host and port"),
+            ("user@a", "\"user@a\" is not a host and port"),
+            ("::1", "\"::1\" is not a host and port"),
+            ("a:b", "\"a:b\" is not a host and port"),
+            ("a:0", "\"0\" is not a port; ports are 1 - 65535"),
+            ("[::1]:65536", "\"65536\" is not a port; ports are 1 - 65535"),
+        ];
+        for (text, complaint) in rows {
+            let error = text.parse::<Origin>().unwrap_err();
+            assert!(error.contains(complaint), "{text}: {error}");
+        }
+    }
+}

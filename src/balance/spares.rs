@@ -155,3 +155,150 @@ impl Spares {
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::Backend;
+    use crate::net::Lot;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    const PATIENCE: Duration = Duration::from_secs(8);
+
+    /// A backend, and a client on whose behalf it is connected to. Time is handed in, so nothing here waits for an age.
+    struct House {
+        lot: Lot<Connection>,
+        client: Box<Connection>,
+        listener: TcpListener,
+        backend: Backend,
+        start: Instant,
+    }
+
+    impl House {
+        fn new() -> House {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let lot = Lot::new(crate::net::raise_limit()).unwrap();
+            let socket = mio::net::TcpStream::connect(address).unwrap();
+            listener.accept().unwrap();
+            let start = Instant::now();
+            lot.admit(socket, start + PATIENCE, Box::new).unwrap();
+            let client = lot.take_oldest_idle(|_| Some(start)).unwrap();
+            let backend = Backend::new("a", "http://a".parse().unwrap(), vec![address], &Arc::default());
+            House { lot, client, listener, backend, start }
+        }
+
+        /// A connection to the backend, and the backend's end of it.
+        fn connection(&self) -> (Connection, TcpStream) {
+            let near = self.backend.dial(&self.client, 0).unwrap();
+            (near, self.listener.accept().unwrap().0)
+        }
+
+        /// A connection that was kept so many seconds after the start, for at most so many. Its number, and the far end.
+        fn kept(&self, after: u64, life: u64) -> (u64, TcpStream) {
+            let (near, far) = self.connection();
+            let number = near.number();
+            self.backend.rest(near, self.after(after * 1000), Duration::from_secs(life));
+            (number, far)
+        }
+
+        fn after(&self, milliseconds: u64) -> Instant {
+            self.start + Duration::from_millis(milliseconds)
+        }
+
+        /// The number of the connection that is given at this time, which stays open as long as its far end lives.
+        fn given(&self, need: Need, milliseconds: u64) -> Option<u64> {
+            let (connection, since) = self.backend.spare(&self.client, need, self.after(milliseconds))?;
+            assert!(since <= self.after(milliseconds));
+            Some(connection.number())
+        }
+    }
+
+    #[test]
+    fn the_newest_is_given_first_and_who_is_too_old_never() {
+        let house = House::new();
+        let (first, _far) = house.kept(0, 60);
+        let (second, _far) = house.kept(1, 60);
+        let (_, _far) = house.kept(2, 1);
+        assert_eq!(house.backend.spares(), 3);
+        assert_eq!(house.given(Need::Alive, 3000), Some(second), "the third is a second old");
+        assert_eq!((house.given(Need::Alive, 3000), house.backend.spares()), (Some(first), 0));
+        assert_eq!(house.given(Need::Alive, 3000), None);
+        assert_eq!(house.backend.account.read().spares_reused, 2);
+    }
+
+    #[test]
+    fn neither_an_end_nor_a_byte_that_nobody_asked_for_reaches_the_next_client() {
+        let house = House::new();
+        for (says, glance) in [(&b""[..], Glance::Ended), (b"x", Glance::Bytes)] {
+            let (near, mut far) = house.connection();
+            far.write_all(says).unwrap();
+            far.shutdown(std::net::Shutdown::Write).unwrap();
+            let began = Instant::now();
+            while near.glance() != glance {
+                assert!(began.elapsed() < PATIENCE);
+                std::thread::yield_now();
+            }
+            house.backend.rest(near, house.start, PATIENCE);
+            assert_eq!((house.given(Need::Alive, 1), house.backend.spares()), (None, 0));
+        }
+        assert_eq!(house.backend.account.read().spares_dead, 2);
+    }
+
+    #[test]
+    fn a_spare_is_sure_once_one_was_seen_a_second_old_and_while_it_is_young_among_those_that_were_closed() {
+        let house = House::new();
+        let (number, _far) = house.kept(0, 60);
+        house.backend.sweep(house.after(999));
+        assert_eq!(
+            (house.given(Need::Sure, 999), house.backend.spares()),
+            (None, 1),
+            "it stays for whoever may repeat"
+        );
+        house.backend.sweep(house.after(1000));
+        assert_eq!(house.given(Need::Sure, 1000), Some(number));
+        house.backend.note_closed_spare(Duration::from_secs(10));
+        let (number, _far) = house.kept(0, 60);
+        assert_eq!(house.given(Need::Sure, 5000), None);
+        assert_eq!(house.given(Need::Sure, 4999), Some(number));
+    }
+
+    #[test]
+    fn a_sweep_closes_the_old_and_those_that_the_backend_has_closed() {
+        let house = House::new();
+        let (_, _far) = house.kept(0, 2);
+        let (number, far) = house.kept(0, 60);
+        house.backend.sweep(house.after(1999));
+        assert_eq!(house.backend.spares(), 2);
+        house.backend.sweep(house.after(2000));
+        assert_eq!(house.backend.spares(), 1);
+        drop(far);
+        let mut lead = house.lot.lead().unwrap();
+        while house.backend.spares() > 0 {
+            assert!(house.start.elapsed() < PATIENCE, "{number} is not closed");
+            lead.wait(&mut Vec::new()).unwrap(); // the kernel says so
+            house.backend.sweep(house.after(3000));
+        }
+        assert_eq!(house.backend.account.read().spares_dead, 1);
+        let (number, _far) = house.kept(0, 60);
+        assert_eq!(house.given(Need::Sure, 1500), None, "one was closed when it was three seconds old");
+        assert_eq!(house.given(Need::Sure, 1499), Some(number));
+    }
+
+    #[test]
+    fn the_oldest_goes_first_where_room_is_needed_and_all_go_with_their_backend() {
+        let house = House::new();
+        let (_, _far) = house.kept(0, 60);
+        let (newer, _far) = house.kept(1, 60);
+        assert!(house.backend.close_oldest_spare());
+        assert_eq!(house.given(Need::Alive, 2000), Some(newer));
+        assert!(!house.backend.close_oldest_spare());
+        let (_, _far) = house.kept(2, 60);
+        assert!(!house.backend.is_retired());
+        house.backend.retire();
+        assert_eq!((house.backend.is_retired(), house.backend.spares()), (true, 0));
+        let (_, _far) = house.kept(3, 60);
+        assert_eq!((house.backend.spares(), house.given(Need::Alive, 3000)), (0, None));
+    }
+}
