@@ -447,6 +447,18 @@ fn a_knock_is_wanted_where_nobody_listened_until_somebody_does() {
 }
 
 #[test]
+fn nobody_knocks_while_a_request_tries_it_or_where_checks_have_the_word() {
+    let scene = Scene::new().refused();
+    let trial = scene.at(1000).health.claim_trial(scene.now()).unwrap();
+    assert!(!scene.health.wants_knock(scene.now()));
+    drop(trial);
+    let scene = Scene::new().refused();
+    assert!(scene.health.wants_knock(scene.now()));
+    scene.health.located(false, scene.now());
+    assert!(!scene.health.wants_knock(scene.now()));
+}
+
+#[test]
 fn a_knock_at_a_healthy_backend_changes_nothing() {
     let scene = Scene::new();
     scene.health.opened(scene.now());
@@ -468,4 +480,50 @@ fn a_name_without_an_address_is_down_whatever_else_is_found() {
     let told = scene.at(1000).health.located(true, scene.now()).map(|flip| flip.to_string());
     assert_eq!(told.as_deref(), Some("up: its name has an address"));
     assert_eq!(scene.standing(), Standing::In { share: 0.1 });
+}
+
+#[test]
+fn whoever_looks_from_outside_sees_what_it_is_and_changes_nothing() {
+    let condition = |scene: &Scene| scene.health.condition(scene.now());
+    let scene = Scene::new();
+    scene.fail(Failure::NoAnswer);
+    assert_eq!(condition(&scene), Condition::Up, "what is only counted is not seen");
+    let scene = Scene::new().refused();
+    assert_eq!(condition(scene.at(300)), Condition::Ejected(Why::Refused, Duration::from_millis(700)));
+    assert_eq!(condition(scene.at(5000)), Condition::Ejected(Why::Refused, Duration::ZERO), "nobody tries it");
+    let trial = scene.health.claim_trial(scene.now()).unwrap();
+    assert_eq!(condition(&scene), Condition::OnTrial(Why::Refused));
+    scene.health.answered(Some(trial), scene.now());
+    assert_eq!(condition(&scene), Condition::Up);
+    scene.health.located(false, scene.now());
+    assert_eq!(condition(&scene), Condition::Down);
+    for _ in 0..3 {
+        scene.fail(Failure::NoAnswer);
+    }
+    assert_eq!(condition(&scene), Condition::Down);
+    let scene = Scene::new();
+    scene.health.entered(scene.now(), 0);
+    scene.at(600).stall(8).unwrap();
+    assert_eq!(condition(&scene), Condition::Ejected(Why::Stalled, Duration::from_secs(1)));
+}
+
+#[test]
+fn who_joins_late_gets_its_share_by_and_by_too() {
+    let scene = Scene::new();
+    scene.health.joins_late(scene.at(100).now());
+    let Standing::In { share } = scene.standing() else { panic!("it is in") };
+    assert!((share - 0.1).abs() < 1e-9, "{share}");
+    let Standing::In { share } = scene.at(100 + 5_000).standing() else { panic!("it is in") };
+    assert!((share - 0.55).abs() < 1e-9, "{share}");
+    assert_eq!(scene.at(100 + 10_000).standing(), Standing::In { share: 1.0 });
+}
+
+#[test]
+fn a_change_that_is_told_is_counted_and_no_change_is_not() {
+    let books = crate::balance::Books::default();
+    let account = books.open("a");
+    let health = Health::of_account(Instant::now(), Some(Arc::clone(&account)));
+    health.tell(None);
+    health.tell(Some(Flip::Down { evidence: "of a test".to_owned() }));
+    assert_eq!((account.read().ejections, account.read().readmissions), (1, 0));
 }
