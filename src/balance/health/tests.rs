@@ -105,6 +105,31 @@ fn three_failures_in_a_row_eject_and_the_evidence_is_said_once() {
 }
 
 #[test]
+fn where_one_failure_is_enough_it_is_told_as_one() {
+    let settings = PassiveHealth { failures: 1, ..PASSIVE };
+    for (failure, words) in [
+        (Failure::Refused, "ejected for 1s: a connection was refused"),
+        (Failure::NoAnswer, "ejected for 1s: a request was not answered"),
+    ] {
+        let scene = Scene::new();
+        let flip = scene.health.failed(failure, None, scene.now(), &settings, |_| true);
+        assert_eq!(flip.map(|flip| flip.to_string()).as_deref(), Some(words));
+    }
+}
+
+#[test]
+fn an_answer_after_a_trial_that_failed_for_another_reason_makes_the_next_ejection_short_again() {
+    let scene = Scene::new();
+    scene.health.entered(scene.now(), 0);
+    assert_eq!(length(scene.at(600).stall(8)), Duration::from_secs(1));
+    let trial = scene.at(1600).health.claim_trial(scene.now()).unwrap();
+    let flip = scene.health.failed(Failure::NoAnswer, Some(trial), scene.now(), &PASSIVE, |_| false);
+    assert!(matches!(flip, Some(Flip::Readmitted { .. })), "{flip:?}");
+    scene.answer();
+    assert_eq!(length(scene.at(2600).stall(8)), Duration::from_secs(1));
+}
+
+#[test]
 fn an_answer_in_between_forgives_the_failures_before_it() {
     let scene = Scene::new();
     for _ in 0..5 {
