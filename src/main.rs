@@ -153,8 +153,9 @@ fn offer(path: &Path, balancer: &Balancer, is_taken: Arc<AtomicBool>) -> io::Res
 
 /// Reads the configuration again: all of it holds from now on, or none.
 fn reload(balancer: &Balancer, current: &mut Config) {
-    let outcome = current.reload().map_err(|error| error.to_string()).and_then(|new| {
-        let restart = balancer.reload(new.clone()).map_err(|error| error.to_string())?;
+    // In short for whoever watches, in full for whoever reads our log.
+    let outcome = current.reload().map_err(|error| (error.in_short(), error.to_string())).and_then(|new| {
+        let restart = balancer.reload(new.clone()).map_err(|error| (error.to_string(), error.to_string()))?;
         Ok((new, restart))
     });
     match outcome {
@@ -166,8 +167,8 @@ fn reload(balancer: &Balancer, current: &mut Config) {
             }
             *current = new;
         }
-        Err(error) => {
-            balancer.reload_refused(&error);
+        Err((in_short, error)) => {
+            balancer.reload_refused(&in_short);
             log::error!("the old configuration is kept: the new one is refused");
             for line in error.lines() {
                 log::error!("{line}");

@@ -263,7 +263,8 @@ impl Balancer {
         Ok(restart)
     }
 
-    /// Takes note of a configuration that was offered and could not be taken, and why: for whoever watches.
+    /// Takes note of a configuration that was offered and could not be taken, and why: for whoever watches. Nobody is
+    /// asked who they are, so it quotes nothing of the configuration.
     pub fn reload_refused(&self, why: &str) {
         let live = &self.shared.live;
         live.reloads.count_refused(why);

@@ -7,7 +7,9 @@ mod program;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
@@ -230,14 +232,14 @@ fn what_is_wrong_is_told_with_its_place() {
     // The file; the line and column of the place, and what stands in the message.
     let rows: &[(&str, &str, &[&str])] = &[
         // No such key.
-        ("wrkers = 2", "1:1", &["wrkers = 2", "^^^^^^", "`wrkers`", "nearest is `workers`"]),
+        ("wrkers = 2", "1:1", &["wrkers = *", "^^^^^^", "`wrkers`", "nearest is `workers`"]),
         ("[timeout]\nidle = \"1s\"", "1:2", &["`timeout`", "`timeouts`"]),
         ("[timeouts]\nidel = \"1s\"", "2:1", &["`idel` in [timeouts]", "`idle`"]),
         ("idle = \"1s\"", "1:1", &["`idle`", "`idle` in [timeouts]"]),
         ("idle_timeout = \"1s\"", "1:1", &["`idle` in [timeouts]"]),
         ("[timeouts]\nworkers = 1", "2:1", &["`workers` stands above all sections"]),
         ("[[backends]]\nurl = \"a\"", "1:3", &["`backends`", "`backend`"]),
-        ("[[backend]]\nurl = \"a\"\nwieght = 2", "3:1", &["wieght = 2", "in [[backend]]", "`weight`"]),
+        ("[[backend]]\nurl = \"a\"\nwieght = 2", "3:1", &["wieght = *", "in [[backend]]", "`weight`"]),
         // Wrong types.
         ("workers = \"2\"", "1:11", &["\"2\"", "^^^", "can't be a string", "a whole number"]),
         ("workers = 2.5", "1:11", &["a number with a fraction", "a whole number"]),
@@ -302,7 +304,7 @@ fn what_is_wrong_is_told_with_its_place() {
         ("[limits]\nhead_fields = 0", "2:15", &["1 - 1000"]),
         ("[timeouts]\nidle = \"0s\"", "2:8", &["1ms"]),
         ("[forwarding]\nhalf_close = \"maybe\"", "2:14", &["gone, answer"]),
-        ("[admin]\nlisten = \"localhost:9900\"", "2:10", &["localhost:9900", "IP:PORT"]),
+        ("[admin]\nlisten = \"localhost:9900\"", "2:10", &["listen = ****************", "`admin.listen`", "IP:PORT"]),
         ("[admin]\nlisten = \"0.0.0.0:9900\"", "2:10", &["from other machines", "127.0.0.1", "anywhere = true"]),
         ("[admin]\nanywhere = \"yes\"", "2:12", &["can't be a string", "true or false"]),
         ("[admin]\nhosts = [\"lb:9900\"]", "2:10", &["without a port"]),
@@ -352,7 +354,11 @@ fn what_is_wrong_is_told_with_its_place() {
         let message = complaint(file, &["127.0.0.1:9"]);
         let line = file.lines().nth(place.split(':').next().unwrap().parse::<usize>().unwrap() - 1).unwrap();
         assert!(message.contains(&format!("--> FILE:{place}\n")), "not at {place}: {message}");
-        assert!(message.contains(&format!(" | {line}\n")) && message.contains('^'), "not {line:?}: {message}");
+        // Whole, unless a secret could be on it.
+        let shown = message.lines().nth(3).unwrap().split_once(" | ").unwrap().1;
+        let key = line.split_once('=').map_or("", |(key, _)| key);
+        let is_shown = shown == line || shown.starts_with(key) && shown.contains("= *") && shown.len() == line.len();
+        assert!(is_shown && message.contains('^'), "not {line:?}: {message}");
         for words in *wanted {
             assert!(message.contains(words), "no {words:?} in: {message}");
         }
@@ -366,11 +372,84 @@ fn the_message_is_laid_out_like_a_compilers() {
 error: there is no key `idel` in [timeouts]
  --> FILE:4:1
   |
-4 | idel = \"4s\" # four
+4 | idel = **** * ****
   | ^^^^
   = the nearest is `idle`
 ";
     assert_eq!(message, expected);
+    let message = complaint("[timeouts]\nidle = \"4\u{1}s\" # four\n", &[]);
+    assert!(message.contains("\n2 | idle = \"4\u{fffd}s\" # four\n"), "{message}");
+}
+
+#[test]
+fn what_may_be_the_secret_is_not_quoted() {
+    let secret = "S3cretOfSixteen+more==";
+    // The file, the place of what is wrong, and the line as it is shown.
+    let rows = [
+        // A slip on its line.
+        ("[admin]\ntoken = \"SECRET\n", "2:32", "token = ***********************"),
+        ("[admin]\ntoken = \"SECRET \"\n", "2:9", "token = *********************** *"),
+        ("[admin]\ntoken = \"S3cretO\"\n", "2:9", "token = *********"),
+        ("[admin]\ntoken = \"SECRET\"\ntoken = \"SECRET\"\n", "3:1", "token = ************************"),
+        ("[admin]\ntoken = SECRET\n", "2:29", "token = **********************"),
+        ("[admin]\ntoken = [\"SECRET\"]\n", "2:9", "token = **************************"),
+        ("[admin]\ntoken = \"SECRET\" x\n", "2:34", "token = ************************ *"),
+        ("[admin]\ntoken = \"${NOPE}SECRET\"\n", "2:10", "token = *******************************"),
+        ("[admin]\ntoken = \"${SECRET}\"\n", "2:10", "token = ***************************"),
+        ("[admin]\ntoken = \"${S3cretOfSixteen}\"\n", "2:10", "token = ********************"),
+        ("[admin]\ntokne = \"SECRET\"\n", "2:1", "tokne = ************************"),
+        ("[admin]\npassword = \"SECRET\"\n", "2:1", "******** * ************************"),
+        ("[admin]\nname = \"SECRET\"\n", "2:1", "name = ************************"),
+        ("[admin]\ntoken \"SECRET\"\n", "2:7", "***** ************************"),
+        ("[admin]\ntoken: \"SECRET\"\n", "2:8", "****** ************************"),
+        ("[admin]\n\"SECRET\"\n", "2:25", "************************"),
+        // Another way to write it.
+        ("[admin]\n\"token\" = \"SECRET\n", "2:34", "******* * ***********************"),
+        ("admin.token = \"SECRET\n", "1:38", "admin.token = ***********************"),
+        ("admin.tokne = \"SECRET\"\n", "1:7", "admin.tokne = ************************"),
+        ("admin = { token = \"SECRET }\n", "1:44", "admin = * ***** * *********************** *"),
+        (
+            "admin = { listen = \"x\", token = \"SECRET\" }\n",
+            "1:20",
+            "admin = * ****** * **** ***** * ************************ *",
+        ),
+        (
+            "admin = {\n  listen = \"127.0.0.1:1\",\n  token = \"SECRET,\n}\n",
+            "3:35",
+            "  token = ************************",
+        ),
+        ("[admin]\ntoken = \"\"\"\nSECRET\\q\"\"\"\n", "3:24", "***************************"),
+        ("[admin]\ntoken = [\n  \"SECRET\n]\n", "3:26", "  ***********************"),
+        // Somewhere else.
+        ("= \"SECRET\"\n", "1:1", "= ************************"),
+        ("tokne = \"SECRET\"\n", "1:1", "tokne = ************************"),
+        ("[log]\ntoken = \"SECRET\"\n", "2:1", "token = ************************"),
+        ("[log]\nlevel = \"info\" token = \"SECRET\"\n", "2:16", "level = ****** ***** * ************************"),
+        ("admin = \"SECRET\"\n", "1:9", "admin = ************************"),
+        ("[admin]\nlisten = \"SECRET\"\n", "2:10", "listen = ************************"),
+        ("[admin]\nhosts = [\"SECRET\"]\n", "2:10", "hosts = **************************"),
+        ("[admin]\nlisten = \"${SECRET}\"\n", "2:11", "listen = ***************************"),
+    ];
+    each(rows, |(file, place, shown)| {
+        let message = complaint(&file.replace("SECRET", secret), &["127.0.0.1:9"]);
+        assert!(message.contains(&format!("--> FILE:{place}\n")), "not at {place}: {message}");
+        assert!(message.contains(&format!(" | {shown}\n")) && message.contains('^'), "not {shown:?}: {message}");
+        assert!(!message.contains("S3cret"), "{message}");
+    });
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_not_quoted_either() {
+    for (file, named) in
+        [("handover = \"${TB_A}\"\n", "TB_A is not UTF-8"), ("[admin]\ntoken = \"${TB_A}\"\n", "is not UTF-8")]
+    {
+        let file = TempFile::new(file);
+        let mut command = command();
+        command.args(["--check", "--config", file.path()]).env("TB_A", OsStr::from_bytes(b"S3cretOfSixteen\xff"));
+        let (code, stdout, stderr) = told(&output(&mut command));
+        assert_eq!((code, &*stdout), (Some(2), ""), "{stderr}");
+        assert!(stderr.contains(named) && !stderr.contains("S3cret"), "{stderr}");
+    }
 }
 
 #[test]

@@ -239,6 +239,57 @@ fn a_bad_file_changes_nothing_and_is_told_with_its_place() {
 }
 
 #[test]
+fn a_file_that_is_refused_tells_its_secret_to_nobody() {
+    let folder = Folder::new();
+    let config = folder.path("config.toml");
+    let backend = named("good");
+    let text = |line: &str| format!("{LISTENER}{}[admin]\nlisten = \"127.0.0.1:0\"\n{line}\n", backends(&[&backend]));
+    fs::write(&config, text("token = \"S3cretOfSixteen+more\"")).unwrap();
+    let program = start(&config);
+    let admin = admin_address(&program);
+    let rows = [
+        "token = \"S3cretOfSixteen+more",
+        "token = \"S3cretOfSixteen more\"",
+        "token = S3cretOfSixteen+more",
+        "token = [\"S3cretOfSixteen+more\"]",
+        "token = \"${S3cretOfSixteen}\"",
+        "tokne = \"S3cretOfSixteen+more\"",
+        "token = \"S3cretOfSixteen+more\"\ntoken = \"S3cretOfSixteen+more\"",
+    ];
+    for (nth, line) in rows.into_iter().enumerate() {
+        fs::write(&config, text(line)).unwrap();
+        program.signal(Signal::HUP);
+        eventually(|| program.stderr.so_far().matches("  = ").count() > nth, "the reload is refused, and why is told");
+        for path in ["/stats.json", "/", "/table", "/metrics", "/events"] {
+            let mut viewer = Client::connect(admin);
+            viewer.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+            let told = if path == "/events" {
+                viewer.read_head("GET");
+                let mut events = String::new();
+                while !events.contains("the old configuration is kept: ") || !events.ends_with('\n') {
+                    events += &String::from_utf8_lossy(&viewer.read_body_bytes(1));
+                }
+                events
+            } else {
+                viewer.read_response("GET").text()
+            };
+            assert!(!told.contains("S3cret"), "{line}, {path}: {told}");
+            if path == "/stats.json" {
+                let stats: serde_json::Value = serde_json::from_str(&told).unwrap();
+                let why = stats["reloads"]["last_error"].as_str().unwrap();
+                assert!(
+                    why.contains(&format!(", at {config}:7:")) || why.contains(&format!(", at {config}:8:")),
+                    "{why}"
+                );
+                assert!(!why.contains('\n') && !why.contains("token ="), "the place and the words alone: {why}");
+            }
+        }
+    }
+    let said = program.stderr.so_far();
+    assert!(said.contains("token = ***") && !said.contains("S3cret"), "{said}");
+}
+
+#[test]
 fn what_can_not_change_is_said_by_name() {
     let folder = Folder::new();
     let config = folder.path("config.toml");

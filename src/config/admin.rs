@@ -16,7 +16,7 @@ pub struct AdminSettings {
     pub token: Option<Token>,
 }
 
-/// A secret. It is never shown: not by `--check`, and not in a log.
+/// A secret. It is never shown: not by `--check`, not in a log, and not by a complaint about the file in which it stands.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 

@@ -1,10 +1,11 @@
 //! The configuration file: TOML, read key by key, so that every complaint knows its place.
 
+use super::complaint::{At, Complaint, is_plain_section};
 use super::keys::{KEYS, Key, OF_BACKEND, OF_LISTENER, Shape};
 use super::values::one_of;
 use super::{Config, ListenerSettings, same_place};
 use crate::balance::BackendSettings;
-use std::fmt::Write as _;
+use std::env::VarError;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -36,8 +37,12 @@ impl File {
     ///
     /// # Errors
     /// What is wrong first, where, and what would be right.
-    pub(super) fn read(path: &Path, config: &mut Config) -> Result<File, String> {
+    pub(super) fn read(path: &Path, config: &mut Config) -> Result<File, Complaint> {
         let bytes = std::fs::read(path).map_err(|error| format!("can't read {}: {error}", path.display()))?;
+        File::understand(path, bytes, config)
+    }
+
+    fn understand(path: &Path, bytes: Vec<u8>, config: &mut Config) -> Result<File, Complaint> {
         let mut file = File { path: path.to_owned(), text: String::new(), places: Vec::new() };
         match String::from_utf8(bytes) {
             Ok(text) => file.text = text,
@@ -59,36 +64,14 @@ impl File {
     }
 
     /// The complaint about a key's value, if it stands in this file.
-    pub(super) fn complaint_about(&self, path: &str, what: &str, right: &str) -> Option<String> {
+    pub(super) fn complaint_about(&self, path: &str, what: &str, right: &str) -> Option<Complaint> {
         let (_, at) = self.places.iter().find(|(key, _)| *key == path)?;
         Some(self.complaint(&Flaw { at: at.clone(), what: what.to_owned(), right: right.to_owned() }))
     }
 
-    /// The flaw with its file, line and column, the line itself, and a caret under the place.
-    fn complaint(&self, flaw: &Flaw) -> String {
-        // What is missing at the end is missing behind the last word.
-        let start = flaw.at.start.min(self.text.trim_end().len());
-        let before = self.text.get(..start).unwrap_or_default();
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let line = self.text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
-        let number = before.matches('\n').count() + 1;
-        let indent = self.text.get(line_start..start).unwrap_or_default();
-        let place = self.text.get(start..flaw.at.end).and_then(|place| place.lines().next()).unwrap_or_default();
-        let carets = "^".repeat(place.chars().count().max(1));
-        let blanks: String = indent.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-        let shown: String = line.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
-        let margin = " ".repeat(number.to_string().len());
-        let mut text = String::new();
-        let column = indent.chars().count() + 1;
-        let _never_fails = write!(
-            text,
-            "{what}\n{margin}--> {path}:{number}:{column}\n{margin} |\n{number} | {shown}\n{margin} | \
-             {blanks}{carets}\n{margin} = {right}",
-            what = flaw.what,
-            path = self.path.display(),
-            right = flaw.right
-        );
-        text
+    fn complaint(&self, flaw: &Flaw) -> Complaint {
+        let Flaw { at, what, right } = flaw;
+        At { path: &self.path, text: &self.text, start: at.start, end: at.end, what, right }.complaint()
     }
 }
 
@@ -218,7 +201,8 @@ impl Reader<'_> {
         }
         for Word { text, at } in self.words(key, value)? {
             (key.read)(into, &text).map_err(|error| {
-                let shown = if key.is_secret { "this".to_owned() } else { format!("{text:?}") };
+                // Whoever mistakes one line of the section for the next may have put the secret there.
+                let shown = if is_plain_section(key.section()) { format!("{text:?}") } else { "this".to_owned() };
                 Flaw { at, what: format!("{shown} is not possible for `{}`", key.path), right: error }
             })?;
         }
@@ -243,7 +227,7 @@ impl Reader<'_> {
             (
                 Shape::Text(_) | Shape::Time | Shape::Size | Shape::Choice(..) | Shape::Texts(_),
                 DeValue::String(text),
-            ) => self.filled_in(text, &at)?,
+            ) => self.filled_in(key, text, &at)?,
             (Shape::Number | Shape::Numbers(_) | Shape::Size, DeValue::Integer(number)) => {
                 let decimal = i128::from_str_radix(number.as_str(), number.radix());
                 decimal.map_or_else(|_| number.to_string(), |number| number.to_string())
@@ -259,7 +243,9 @@ impl Reader<'_> {
     }
 
     /// The text with every `${NAME}` replaced by what the environment says; `$${` is a plain `${`.
-    fn filled_in(&self, text: &str, at: &Range<usize>) -> Result<String, Flaw> {
+    ///
+    /// No name is told where a secret may be: who puts it between the braces has written no name there.
+    fn filled_in<T>(&self, key: &Key<T>, text: &str, at: &Range<usize>) -> Result<String, Flaw> {
         let mut full = String::new();
         let mut rest = text;
         let mut nth = 0;
@@ -277,13 +263,20 @@ impl Reader<'_> {
                 })?;
                 let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
                 if name.is_empty() || !name.bytes().all(is_name) {
-                    let what = format!("{name:?} is not the name of a variable");
+                    let shown = if is_plain_section(key.section()) { format!("{name:?}") } else { "this".to_owned() };
+                    let what = format!("{shown} is not the name of a variable");
                     return Err(flaw(what, "it is ${NAME}; a ${ that means itself is written $${"));
                 }
                 full += before;
                 full += &std::env::var(name).map_err(|error| {
                     let right = "set it before the program starts; a ${ that means itself is written $${";
-                    flaw(format!("the environment variable {name} can't be used: {error}"), right)
+                    let shown = if is_plain_section(key.section()) { name } else { "that is named here" };
+                    // In the words of the error its value would stand.
+                    let why = match error {
+                        VarError::NotPresent => "is not set",
+                        VarError::NotUnicode(_) => "is not UTF-8",
+                    };
+                    flaw(format!("the environment variable {shown} {why}"), right)
                 })?;
                 rest = behind;
             }
@@ -383,4 +376,49 @@ fn unknown<T>(keys: &[Key<T>], section: &str, name: &Spanned<toml::de::DeString>
         }
     };
     Flaw { at: name.span(), what: format!("there is no key `{wrong}` {place}"), right }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "S3cretOfSixteen+more==";
+
+    /// Whether a piece of the secret stands there that helps to guess the rest.
+    fn tells(complaint: &Complaint) -> bool {
+        let pieces = || (0..SECRET.len() - 5).map(|at| &SECRET[at..at + 6]);
+        pieces().any(|piece| complaint.full.contains(piece) || complaint.short.contains(piece))
+    }
+
+    #[test]
+    fn no_slip_of_the_hand_makes_a_complaint_tell_the_secret() {
+        let shapes = [
+            "workers = 2\n[admin]\nlisten = \"127.0.0.1:1\"\ntoken = \"SECRET\"\nanywhere = true\n[log]\nlevel = \"info\"\n",
+            "[timeouts]\nidle = \"1s\"\n\n[admin] # who\n  token='SECRET' # what\n\n[log]\nwire = true\n",
+            "admin.token = \"SECRET\"\nadmin.listen = \"127.0.0.1:1\"\n[log]\nlevel = \"info\"\n",
+            "workers = 2\nadmin = { token = \"SECRET\", listen = \"127.0.0.1:1\" }\n[log]\nlevel = \"info\"\n",
+            "workers = 2\nadmin = {\n  listen = \"127.0.0.1:1\",\n  token = \"SECRET\",\n}\n[log]\nlevel = \"info\"\n",
+            "[admin]\n\"token\" = \"SECRET\"\nhosts = [\n  \"a\",\n  \"b\",\n]\n",
+            "[\"admin\"]\ntoken = \"\"\"\nSECRET\"\"\"\n[log]\nlevel = \"info\"\n",
+            "[admin]\ntoken = \'\'\'SECRET\'\'\'\r\nanywhere = true\r\n[log]\r\nlevel = \"info\"\r\n",
+            "[log]\nlevel = \"info\"\n[admin]\ntoken = \"${SECRET}\"\n[[listener]]\naddress = \"127.0.0.1:1\"\n",
+        ];
+        let given = ["", "\"", "'", "=", "#", "[", "]", "{", ",", "\\", "\n", " ", "${", "X", "\x01"];
+        let mut complaints = 0;
+        for text in shapes.map(|shape| shape.replace("SECRET", SECRET)) {
+            let secret = text.find(SECRET).unwrap();
+            let near = secret.saturating_sub(30)..text.len().min(secret + SECRET.len() + 30);
+            let slips = near.flat_map(|at| (0..=2).flat_map(move |taken| given.map(|given| (at, taken, given))));
+            for (at, taken, given) in slips {
+                let Some(behind) = text.get(at + taken..) else { continue };
+                let slip = [&text[..at], given, behind].concat();
+                let outcome = File::understand(Path::new("FILE"), slip.clone().into_bytes(), &mut Config::defaults());
+                if let Err(complaint) = outcome {
+                    assert!(!tells(&complaint), "{complaint:#?}\nof: {slip}");
+                    complaints += 1;
+                }
+            }
+        }
+        assert!(complaints > 5_000, "hardly anything was wrong: {complaints}");
+    }
 }

@@ -3,6 +3,7 @@
 //! - `keys`: every key, a line each, from which everything else is made;
 //! - `admin`: what is said of the admin listener;
 //! - `values`: single values as people write them;
+//! - `complaint`: what is wrong with a file, as people are told it, without its secret;
 //! - `file`: the configuration file, with the place of everything that is wrong in it;
 //! - `logs`: which exchanges are told of, how, and where;
 //! - `flags`: the command line and its help;
@@ -13,6 +14,7 @@
 mod admin;
 mod keys;
 mod values;
+mod complaint;
 mod file;
 mod flags;
 mod logs;
@@ -26,6 +28,7 @@ use crate::http;
 use crate::net::Network;
 pub use admin::{AdminSettings, Token};
 use clap::ValueEnum;
+use complaint::Complaint;
 use file::File;
 use flags::Flags;
 use keys::Key;
@@ -233,7 +236,7 @@ enum Why {
     /// A flag; or `--help` and `--version`, which clap answers.
     Flags(clap::Error),
     /// The file, or what file and flags come to.
-    Settings(String),
+    Settings(Complaint),
     /// `--check`: the configuration, as a file.
     Shown(String),
 }
@@ -242,7 +245,7 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Why::Flags(error) => error.fmt(f),
-            Why::Settings(text) => writeln!(f, "error: {text}"),
+            Why::Settings(complaint) => writeln!(f, "error: {}", complaint.full),
             Why::Shown(text) => f.write_str(text),
         }
     }
@@ -256,13 +259,32 @@ impl From<clap::Error> for ConfigError {
     }
 }
 
+impl From<Complaint> for ConfigError {
+    fn from(complaint: Complaint) -> ConfigError {
+        ConfigError(Why::Settings(complaint))
+    }
+}
+
 impl From<String> for ConfigError {
     fn from(what: String) -> ConfigError {
-        ConfigError(Why::Settings(what))
+        Complaint::from(what).into()
     }
 }
 
 impl ConfigError {
+    /// What is wrong and where, in one line, without the line that is wrong: for those who may not see the file.
+    pub fn in_short(&self) -> String {
+        match &self.0 {
+            Why::Flags(error) => {
+                let text = error.to_string();
+                let first = text.lines().next().unwrap_or_default();
+                first.strip_prefix("error: ").unwrap_or(first).to_owned()
+            }
+            Why::Settings(complaint) => complaint.short.clone(),
+            Why::Shown(_) => "the settings were only to be shown".to_owned(),
+        }
+    }
+
     /// Prints it where it belongs and ends the process: 0 after `--help`, `--version` and `--check`, else 2.
     pub fn exit(&self) -> ! {
         match &self.0 {
