@@ -13,7 +13,7 @@ const CRATES: [(&str, &[&str]); 15] = [
     ("httparse", &["src/http/head.rs"]),
     ("memchr", &["src/http/"]),
     ("mio", &["src/net/"]),
-    ("rustix", &["src/net/", "src/notify.rs"]),
+    ("rustix", &["src/net/", "src/notify.rs", "src/config/file.rs"]),
     ("listenfd", &["src/net/activation.rs"]),
     // Where threads meet.
     (

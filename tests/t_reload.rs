@@ -8,6 +8,9 @@ mod support;
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -287,6 +290,54 @@ fn a_file_that_is_refused_tells_its_secret_to_nobody() {
     }
     let said = program.stderr.so_far();
     assert!(said.contains("token = ***") && !said.contains("S3cret"), "{said}");
+}
+
+/// Something that can be opened, and whose words may be long in coming.
+fn make_pipe(at: &str) {
+    assert!(process::Command::new("mkfifo").arg(at).status().unwrap().success());
+}
+
+#[test]
+fn what_is_no_file_any_more_is_not_waited_for() {
+    let backend = named("good");
+    let rows: [(&str, fn(&str)); 4] = [
+        ("a pipe", make_pipe),
+        ("a socket", |at| drop(UnixListener::bind(at).unwrap())),
+        ("a device", |at| symlink("/dev/null", at).unwrap()),
+        ("irectory", |at| fs::create_dir(at).unwrap()),
+    ];
+    for (wanted, make) in rows {
+        let folder = Folder::new();
+        let config = folder.file("config.toml", format!("{LISTENER}{}", backends(&[&backend])));
+        let mut program = start(&config);
+        fs::remove_file(&config).unwrap();
+        make(&config);
+        program.signal(Signal::HUP);
+        let line = program.stderr.wait_for("can't read");
+        assert!(line.contains(&config) && line.contains(wanted), "not {wanted:?}: {line}");
+        assert_eq!(get(&mut Client::connect(program.address())), "good", "{wanted}");
+        program.terminate();
+        assert_eq!(program.exit_code(), 0, "it still hears signals, also where there is {wanted}");
+    }
+}
+
+#[test]
+fn a_pipe_is_read_at_the_start_and_not_again() {
+    let folder = Folder::new();
+    let (config, backend) = (folder.path("config.toml"), named("good"));
+    make_pipe(&config);
+    let writer = {
+        let (config, text) = (config.clone(), format!("{LISTENER}{}", backends(&[&backend])));
+        thread::spawn(move || fs::write(config, text).unwrap())
+    };
+    let mut program = start(&config);
+    writer.join().unwrap();
+    program.signal(Signal::HUP);
+    let line = program.stderr.wait_for("can't read");
+    assert!(line.contains("it is a pipe") && line.contains("a reload takes a file"), "{line}");
+    assert_eq!(get(&mut Client::connect(program.address())), "good");
+    program.terminate();
+    assert_eq!(program.exit_code(), 0);
 }
 
 #[test]

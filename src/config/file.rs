@@ -5,9 +5,13 @@ use super::keys::{KEYS, Key, OF_BACKEND, OF_LISTENER, Shape};
 use super::values::one_of;
 use super::{Config, ListenerSettings, same_place};
 use crate::balance::BackendSettings;
+use rustix::fs::{Mode, OFlags};
 use std::env::VarError;
+use std::fs::{self, FileType, Metadata};
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -17,6 +21,15 @@ pub(super) struct File {
     path: PathBuf,
     text: String,
     places: Vec<(&'static str, Range<usize>)>,
+}
+
+/// How long a file may let its reader wait.
+#[derive(Clone, Copy)]
+pub(super) enum Patience {
+    /// Until all is said: at the start nobody else has to wait, and the file may be a pipe.
+    Endless,
+    /// Not at all: signals are not heard meanwhile.
+    None,
 }
 
 /// What is wrong at a place of the file.
@@ -37,9 +50,8 @@ impl File {
     ///
     /// # Errors
     /// What is wrong first, where, and what would be right.
-    pub(super) fn read(path: &Path, config: &mut Config) -> Result<File, Complaint> {
-        let bytes = std::fs::read(path).map_err(|error| format!("can't read {}: {error}", path.display()))?;
-        File::understand(path, bytes, config)
+    pub(super) fn read(path: &Path, patience: Patience, config: &mut Config) -> Result<File, Complaint> {
+        File::understand(path, bytes_of(path, patience)?, config)
     }
 
     fn understand(path: &Path, bytes: Vec<u8>, config: &mut Config) -> Result<File, Complaint> {
@@ -72,6 +84,46 @@ impl File {
     fn complaint(&self, flaw: &Flaw) -> Complaint {
         let Flaw { at, what, right } = flaw;
         At { path: &self.path, text: &self.text, start: at.start, end: at.end, what, right }.complaint()
+    }
+}
+
+/// All that the file says.
+fn bytes_of(path: &Path, patience: Patience) -> Result<Vec<u8>, String> {
+    let wrong = |error: io::Error| format!("can't read {}: {error}", path.display());
+    match patience {
+        Patience::Endless => std::fs::read(path).map_err(wrong),
+        Patience::None => {
+            let refuse = |metadata: &Metadata| match not_at_once(metadata.file_type()) {
+                Some(what) => Err(format!(
+                    "can't read {} again: it is {what}, and whoever waits for what that says hears no signal; a reload \
+                     takes a file",
+                    path.display()
+                )),
+                None => Ok(()),
+            };
+            // Asked twice: some things are changed by being opened, and what is opened may be something else by then.
+            refuse(&path.metadata().map_err(wrong)?)?;
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            let mut opened: fs::File =
+                rustix::fs::open(path, flags, Mode::empty()).map_err(|error| wrong(error.into()))?.into();
+            refuse(&opened.metadata().map_err(wrong)?)?;
+            let mut bytes = Vec::new();
+            opened.read_to_end(&mut bytes).map_err(wrong)?;
+            Ok(bytes)
+        }
+    }
+}
+
+/// What it is, where what it says may be long in coming.
+fn not_at_once(kind: FileType) -> Option<&'static str> {
+    if kind.is_fifo() {
+        Some("a pipe")
+    } else if kind.is_socket() {
+        Some("a socket")
+    } else if kind.is_char_device() || kind.is_block_device() {
+        Some("a device")
+    } else {
+        None
     }
 }
 

@@ -29,7 +29,7 @@ use crate::net::Network;
 pub use admin::{AdminSettings, Token};
 use clap::ValueEnum;
 use complaint::Complaint;
-use file::File;
+use file::{File, Patience};
 use flags::Flags;
 use keys::Key;
 use std::ffi::OsString;
@@ -310,11 +310,14 @@ impl Config {
     where
         A: Into<OsString> + Clone,
     {
-        let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+        Config::read(args.into_iter().map(Into::into).collect(), Patience::Endless)
+    }
+
+    fn read(args: Vec<OsString>, patience: Patience) -> Result<Config, ConfigError> {
         let flags = Flags::parse(args.iter().cloned())?;
         let mut config = Config::defaults();
         let file = match &flags.file {
-            Some(path) => Some(File::read(path, &mut config)?),
+            Some(path) => Some(File::read(path, patience, &mut config)?),
             None => None,
         };
         flags.apply(&mut config)?;
@@ -329,15 +332,15 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads the same file again, and lets the same flags override it.
+    /// Reads the same file again, and lets the same flags override it. Waits for nobody.
     ///
     /// # Errors
-    /// As for `from_args`; and that there is no file.
+    /// As for `from_args`; that there is no file; that it is a pipe or the like, whose end may be far.
     pub fn reload(&self) -> Result<Config, ConfigError> {
         if !self.sources.has_file {
             return Err(String::from("there is no file to read again; name one with --config FILE").into());
         }
-        Config::from_args(self.sources.args.iter().cloned())
+        Config::read(self.sources.args.clone(), Patience::None)
     }
 
     /// Whether there is a file to read again.
