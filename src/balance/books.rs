@@ -124,7 +124,10 @@ impl Books {
             ejections: AtomicU64::new(0),
             readmissions: AtomicU64::new(0),
         });
-        self.with_pages(|pages| pages.open.push(Arc::clone(&account)));
+        self.with_pages(|pages| {
+            pages.close_accounts(); // whether anybody ever reads the books or not, they grow no longer than this
+            pages.open.push(Arc::clone(&account));
+        });
         account
     }
 
@@ -311,6 +314,18 @@ mod tests {
         let requests = requests(&books);
         assert_eq!((requests.len(), requests[0].0.as_str(), requests.last().unwrap().1), (REMEMBERED + 1, "5", 5));
         assert_eq!(requests.iter().map(|(_, requests)| requests).sum::<u64>(), REMEMBERED as u64 + 5);
+    }
+
+    #[test]
+    fn books_that_nobody_reads_do_not_grow() {
+        let books = Books::new(1);
+        let stays = books.open("stays");
+        for nth in 0..3 * REMEMBERED {
+            books.open(&nth.to_string()).enter(0, &ENTRY);
+        }
+        books.with_pages(|pages| assert_eq!((pages.open.len(), pages.closed.len()), (2, REMEMBERED)));
+        let sum: u64 = requests(&books).iter().map(|(_, requests)| requests).sum();
+        assert_eq!((sum, &*stays.name), (3 * REMEMBERED as u64, "stays"), "and nothing is lost");
     }
 
     #[test]
