@@ -245,7 +245,7 @@ impl Live {
         for gone in only_in(old, &new) {
             gone.retire();
         }
-        new.rotation.serve_queue(); // a limit may have been raised
+        new.rotation.serve_queue(Instant::now()); // a limit may have been raised
         self.queue.call_all(); // and whoever waits may go to somebody else
         new
     }

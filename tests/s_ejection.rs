@@ -14,7 +14,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 use support::{Backend, Client, Gate, balancer, eventually};
 use threadbare::Balancer;
-use threadbare::balance::{self, BackendSettings, BalanceSettings, Failure, PassiveHealth, RetrySettings, Rotation};
+use threadbare::balance::{
+    self, BackendSettings, BalanceSettings, Condition, Failure, PassiveHealth, RetrySettings, Rotation,
+};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -133,6 +135,52 @@ fn a_backend_that_waits_for_slow_clients_does_not_stand_still() {
     for upload in &mut uploads {
         upload.send(&[b'x'; 40_000 - 5]);
         assert_eq!(upload.read_response("POST").status, 200);
+    }
+}
+
+#[test]
+fn the_time_that_requests_wait_in_the_queue_is_not_a_backends_silence() {
+    let (bodies, answers) = (Gate::new(), Gate::new());
+    let backend = || {
+        let (bodies, answers) = (bodies.clone(), answers.clone());
+        Backend::start(move |connection| {
+            while let Some(request) = connection.read_request() {
+                if request.target == "/long" {
+                    connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+                    bodies.pass();
+                    connection.send(b"ok");
+                } else {
+                    answers.pass();
+                    connection.send(OK);
+                }
+            }
+        })
+    };
+    let backends = [backend(), backend()];
+    let urls = backends.each_ref().map(Backend::url);
+    let flags = ["--max-in-flight", "2", "--stall-in-flight", "2", "--stall", "1s"];
+    let balancer = balancer(&[&urls[0], &urls[1]], &flags);
+    let asks = |target: &str| {
+        let mut client = Client::connect(balancer.address());
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        client
+    };
+    let mut clients: Vec<Client> = (0..4).map(|_| asks("/long")).collect();
+    for client in &mut clients {
+        client.read_head("GET");
+    }
+    let waiting: Vec<Client> = (0..4).map(|_| asks("/")).collect();
+    eventually(|| balancer.counters().in_flight == 8, "four wait in the queue");
+    thread::sleep(Duration::from_millis(1100)); // for longer than a backend may be silent
+    bodies.open();
+    backends.iter().for_each(|backend| drop(backend.wait_for_requests(4)));
+    let last = asks("/"); // whoever chooses looks who stands still
+    eventually(|| balancer.counters().in_flight == 5, "the last one waits");
+    let conditions = || balancer.figures().backends.iter().map(|backend| backend.condition).collect::<Vec<_>>();
+    assert_eq!(conditions(), [Condition::Up; 2], "they have only just been asked");
+    answers.open();
+    for mut client in waiting.into_iter().chain([last]) {
+        assert_eq!(client.read_response("GET").status, 200);
     }
 }
 

@@ -238,7 +238,7 @@ impl Drop for InFlight {
         // Counted out first, and then looked whether anybody waits: see `Queue`.
         self.backend.in_flight.fetch_sub(1, Ordering::SeqCst);
         if self.backend.queue.length() > 0 {
-            self.backend.queue.serve(&self.backend);
+            self.backend.queue.serve(&self.backend, Instant::now());
         }
     }
 }

@@ -6,6 +6,9 @@
 //! Why nobody is forgotten: whoever queues up puts itself into the list, *then* tries the backends once more; whoever
 //! leaves a backend counts itself out, *then* looks whether anybody waits. Whichever comes second sees the other.
 
+#[cfg(test)]
+mod tests;
+
 use super::backend::InFlight;
 use super::rotation::Member;
 use crate::net::Caller;
@@ -70,7 +73,7 @@ impl Queue {
         places.push_back(Arc::clone(&place));
         self.note(&places);
         drop(places);
-        self.serve_all(members);
+        self.serve_all(members, now);
         let waiting = Waiting { queue: Arc::clone(self), place };
         (!is_beyond || waiting.is_served()).then_some(waiting)
     }
@@ -81,9 +84,9 @@ impl Queue {
     }
 
     /// A place may have become free before anybody could see that somebody waits for it.
-    fn serve_all(&self, members: &[Member]) {
+    fn serve_all(&self, members: &[Member], now: Instant) {
         for member in members.iter().filter(|member| !member.is_full()) {
-            self.serve(&member.backend);
+            self.serve(&member.backend, now);
         }
     }
 
@@ -115,15 +118,16 @@ impl Queue {
         self.oldest.store(oldest, Ordering::Relaxed);
     }
 
-    /// Hands the free places of a backend to whoever has waited longest for one.
-    pub(super) fn serve(&self, backend: &Arc<super::Backend>) {
+    /// Hands the free places of a backend to whoever has waited longest for one. It has something to do from now on, and
+    /// not since they wait: the queue's time is not held against the backend.
+    pub(super) fn serve(&self, backend: &Arc<super::Backend>, now: Instant) {
         if backend.is_retired() {
             return; // who waits for it is about to wait for others
         }
         let mut places = lock(&self.places);
         while let Some((at, nth)) = places.iter().enumerate().find_map(|(at, place)| Some((at, place.wants(backend)?)))
         {
-            let Some(entered) = places.get(at).and_then(|place| place.members.get(nth)?.try_enter(place.joined)) else {
+            let Some(entered) = places.get(at).and_then(|place| place.members.get(nth)?.try_enter(now)) else {
                 break;
             };
             let Some(place) = places.remove(at) else { break };
@@ -174,7 +178,7 @@ impl Waiting {
     }
 
     /// Waits for these backends from now on, in the same place. `false`: it has been given a place already.
-    pub(super) fn move_on(&mut self, members: &Arc<[Member]>, barred: Vec<usize>) -> bool {
+    pub(super) fn move_on(&mut self, members: &Arc<[Member]>, barred: Vec<usize>, now: Instant) -> bool {
         if Arc::ptr_eq(&self.place.members, members) && self.place.barred == barred {
             return true;
         }
@@ -185,7 +189,7 @@ impl Waiting {
         *place = Arc::clone(&moved);
         drop(places);
         self.place = moved;
-        self.queue.serve_all(members);
+        self.queue.serve_all(members, now);
         true
     }
 

@@ -260,7 +260,7 @@ impl Rotation {
     /// Whoever waits, under this rotation or an older one, waits from now on for those of these backends that could serve,
     /// in the same place. `false`: it has been given a place already. `None`: there is nobody to wait for.
     pub fn take_over(&self, waiting: &mut Waiting, wish: Wish, tried: &[usize], now: Instant) -> Option<bool> {
-        self.barred(wish, tried, now).map(|barred| waiting.move_on(&self.members, barred))
+        self.barred(wish, tried, now).map(|barred| waiting.move_on(&self.members, barred, now))
     }
 
     /// The places of these backends among all, of those that are among them.
@@ -432,9 +432,9 @@ impl Rotation {
     }
 
     /// Hands free places to those who wait.
-    pub fn serve_queue(&self) {
+    pub fn serve_queue(&self, now: Instant) {
         for member in self.members.iter() {
-            self.queue.serve(&member.backend);
+            self.queue.serve(&member.backend, now);
         }
     }
 

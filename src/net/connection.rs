@@ -41,6 +41,14 @@ pub struct Connection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller(pub(super) Key);
 
+#[cfg(test)]
+impl Caller {
+    /// Somebody who was never here.
+    pub(crate) fn nobody() -> Caller {
+        Caller(Key::of_token(mio::Token(0)))
+    }
+}
+
 /// What a look at a connection shows, without taking anything from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Glance {
