@@ -118,6 +118,52 @@ fn where_load_is_looked_at_a_busy_backend_is_spared() {
 }
 
 #[test]
+fn the_time_that_a_client_takes_over_its_body_is_not_the_backends_latency() {
+    // The answer to the whole request; the answer to a part of it, for which the client let the backend wait as well.
+    for target in ["/whole", "/early"] {
+        let fast = Backend::start(|connection| {
+            while let Some(head) = connection.read_head() {
+                if head.start.contains("/early") {
+                    connection.read_body_bytes(2);
+                    connection.send(OK.as_bytes());
+                    connection.read_rest();
+                } else {
+                    connection.read_rest();
+                    connection.send(OK.as_bytes());
+                }
+            }
+        });
+        let slow = Backend::start(|connection| {
+            while connection.read_request().is_some() {
+                thread::sleep(Duration::from_millis(200)); // the backend's slowness, not a wait
+                connection.send(OK.as_bytes());
+            }
+        });
+        let balancer = balancer(&[&fast.url(), &slow.url()], &["--policy", "peak_ewma"]);
+        for _ in 0..2 {
+            assert_eq!(ask(&balancer, GET).status, 200);
+        }
+        assert_eq!(asked(&[&fast, &slow]), [1, 1], "both are known now");
+        let mut client = Client::connect(balancer.address());
+        client.send(format!("POST {target} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").as_bytes());
+        client.send(b"1\r\na\r\n");
+        thread::sleep(Duration::from_millis(600)); // the client's slowness, not a wait
+        client.send(b"1\r\nb\r\n");
+        if target == "/early" {
+            assert_eq!(client.read_response("POST").status, 200);
+            client.send(b"0\r\n\r\n");
+        } else {
+            client.send(b"0\r\n\r\n");
+            assert_eq!(client.read_response("POST").status, 200);
+        }
+        eventually(|| balancer.counters().in_flight == 0, "it is over");
+        assert_eq!(ask(&balancer, GET).status, 200);
+        let heads = |backend: &Backend| backend.requests().len();
+        assert_eq!((heads(&fast), heads(&slow)), (3, 1), "{target}: whoever was fast is fast");
+    }
+}
+
+#[test]
 fn a_status_that_is_to_be_retried_is_asked_for_elsewhere_if_nothing_can_be_done_twice_by_it() {
     let sick = || Backend::answering("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nsick");
     let rows: &[(&str, u16)] = &[

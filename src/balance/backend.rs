@@ -197,7 +197,7 @@ pub struct InFlight {
     /// An answer is due.
     awaited: bool,
     /// When it was counted in.
-    pub(super) since: Instant,
+    pub since: Instant,
 }
 
 impl InFlight {

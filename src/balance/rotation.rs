@@ -412,13 +412,14 @@ impl Rotation {
         (out + 1) * 2 <= self.members.len()
     }
 
-    /// A backend has answered: a whole head has come.
-    pub fn answered(&self, place: &mut InFlight, trial: Option<Trial>, now: Instant) {
+    /// A backend has answered: a whole head has come. `took`: how long that took it, where it can be said.
+    pub fn answered(&self, place: &mut InFlight, took: Option<Duration>, trial: Option<Trial>, now: Instant) {
         place.is_answered();
-        let took = now.saturating_duration_since(place.since);
-        place.health.note_latency(took, now);
-        if self.policy == Policy::PeakEwma {
-            place.latency.observe(took, now);
+        if let Some(took) = took {
+            place.health.note_latency(took, now);
+            if self.policy == Policy::PeakEwma {
+                place.latency.observe(took, now);
+            }
         }
         place.health.tell(place.health.answered(trial, now));
     }

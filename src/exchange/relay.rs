@@ -342,7 +342,8 @@ impl Exchange {
         }
         self.gather = Gather::of_response();
         let trial = leg.asked.trial.take();
-        self.snapshot.rotation.answered(&mut leg.asked.place, trial, desk.now);
+        let took = self.upload.answered_after(leg.asked.place.since, desk.now);
+        self.snapshot.rotation.answered(&mut leg.asked.place, took, trial, desk.now);
         desk.budget = desk.budget.saturating_sub(end);
         self.record.note_head(self.upload.done(), desk.now);
 

@@ -10,7 +10,7 @@ use crate::net::{Connection, Wants};
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bodies up to here are collected: larger than nearly all forms and API calls.
 const COLLECTED_BODY: u64 = 32 * 1024;
@@ -212,6 +212,15 @@ impl Upload {
     /// From when on an answer is due.
     pub(super) fn done(&self) -> Instant {
         self.done
+    }
+
+    /// How long the backend, which it came to then, has taken to answer by now. A client's time is not the backend's: a
+    /// request that was whole when it came is the backend's from then on, connecting included; of one whose body came by
+    /// and by, only what follows the last byte is. And an answer to a part of a request may have waited for more of it, or
+    /// not: that says nothing of how fast anybody is.
+    pub(super) fn answered_after(&self, came: Instant, now: Instant) -> Option<Duration> {
+        let since = if self.is_whole() { came } else { self.done };
+        (self.state == Sending::Done).then(|| now.saturating_duration_since(since))
     }
 
     /// The backend has shown that it is at work: its time begins anew.
