@@ -29,6 +29,8 @@ pub struct Backend {
     in_flight: AtomicUsize,
     /// Those of them that it has not answered yet.
     awaited: AtomicUsize,
+    /// Those who wait in the queue and would come here.
+    wanted: AtomicUsize,
     /// What is counted of it.
     pub account: Arc<Account>,
     queue: Arc<Queue>,
@@ -61,6 +63,7 @@ impl Backend {
             spares: Spares::new(Arc::clone(&account)),
             in_flight: AtomicUsize::new(0),
             awaited: AtomicUsize::new(0),
+            wanted: AtomicUsize::new(0),
             account,
             queue: Arc::clone(queue),
             retired: AtomicBool::new(false),
@@ -188,6 +191,19 @@ impl Backend {
         // As strict as the count: whoever has queued up and sees it full is seen by whoever leaves, see `Queue`.
         self.in_flight.load(Ordering::SeqCst)
     }
+
+    /// Whether somebody waits in the queue who would come here, and so goes first.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst) > 0 // as strict as the count of those in flight, see `Queue`
+    }
+
+    pub(super) fn is_wanted_by_one_more(&self) {
+        self.wanted.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_wanted_by_one_less(&self) {
+        self.wanted.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// An exchange that is with a backend, as long as this value lives.
@@ -235,9 +251,9 @@ impl std::ops::Deref for InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.is_answered();
-        // Counted out first, and then looked whether anybody waits: see `Queue`.
+        // Counted out first, and then looked whether anybody would come: see `Queue`.
         self.backend.in_flight.fetch_sub(1, Ordering::SeqCst);
-        if self.backend.queue.length() > 0 {
+        if self.backend.is_wanted() {
             self.backend.queue.serve(&self.backend, Instant::now());
         }
     }

@@ -3,13 +3,17 @@
 //! One queue for all backends, first come first served: whoever waits longest gets the next place that becomes free
 //! anywhere, unless it has been there already. Waiting costs a place in a list and a parked visit, no thread.
 //!
-//! Why nobody is forgotten: whoever queues up puts itself into the list, *then* tries the backends once more; whoever
-//! leaves a backend counts itself out, *then* looks whether anybody waits. Whichever comes second sees the other.
+//! Why nobody is forgotten: whoever queues up puts itself into the list, and is counted at each backend where it would
+//! go, *then* tries those once more; whoever leaves a backend counts itself out, *then* looks whether anybody would come.
+//! Whichever comes second sees the other.
+//!
+//! Why nobody is in another's way: a backend where nobody who waits would go is *not wanted*, and neither who comes to it
+//! nor who leaves it looks at the list. Where somebody would, a free place is one walk along the list.
 
 #[cfg(test)]
 mod tests;
 
-use super::backend::InFlight;
+use super::backend::{Backend, InFlight};
 use super::rotation::Member;
 use crate::net::Caller;
 use std::collections::VecDeque;
@@ -21,7 +25,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Default)]
 pub struct Queue {
     places: Mutex<VecDeque<Arc<Place>>>,
-    /// How many wait, for those who only want to know whether anybody does.
+    /// How many wait, for those who only want to know that.
     length: AtomicUsize,
     /// Since when the first of them waits, in microseconds since `born`, from 1; 0 if nobody does. For those who only
     /// want to know that.
@@ -70,24 +74,18 @@ impl Queue {
         if is_beyond && place.is_full() {
             return None;
         }
+        place.count_in();
         places.push_back(Arc::clone(&place));
         self.note(&places);
         drop(places);
-        self.serve_all(members, now);
         let waiting = Waiting { queue: Arc::clone(self), place };
+        waiting.try_once_more(now);
         (!is_beyond || waiting.is_served()).then_some(waiting)
     }
 
     /// How many wait.
     pub fn length(&self) -> usize {
-        self.length.load(Ordering::SeqCst)
-    }
-
-    /// A place may have become free before anybody could see that somebody waits for it.
-    fn serve_all(&self, members: &[Member], now: Instant) {
-        for member in members.iter().filter(|member| !member.is_full()) {
-            self.serve(&member.backend, now);
-        }
+        self.length.load(Ordering::Relaxed)
     }
 
     /// Calls all who wait: there are other backends now, or one has fallen ill or recovered.
@@ -110,7 +108,7 @@ impl Queue {
 
     /// To be called under the lock, whenever the list has changed.
     fn note(&self, places: &VecDeque<Arc<Place>>) {
-        self.length.store(places.len(), Ordering::SeqCst);
+        self.length.store(places.len(), Ordering::Relaxed);
         let oldest = places.front().map_or(0, |first| {
             let waited = first.joined.saturating_duration_since(*self.born.get_or_init(|| first.joined));
             u64::try_from(waited.as_micros()).unwrap_or(u64::MAX - 1) + 1
@@ -120,23 +118,34 @@ impl Queue {
 
     /// Hands the free places of a backend to whoever has waited longest for one. It has something to do from now on, and
     /// not since they wait: the queue's time is not held against the backend.
-    pub(super) fn serve(&self, backend: &Arc<super::Backend>, now: Instant) {
-        if backend.is_retired() {
-            return; // who waits for it is about to wait for others
+    pub(super) fn serve(&self, backend: &Arc<Backend>, now: Instant) {
+        // Who waits for one that is configured no more is about to wait for others.
+        if backend.is_retired() || !backend.is_wanted() {
+            return;
         }
         let mut places = lock(&self.places);
-        while let Some((at, nth)) = places.iter().enumerate().find_map(|(at, place)| Some((at, place.wants(backend)?)))
-        {
-            let Some(entered) = places.get(at).and_then(|place| place.members.get(nth)?.try_enter(now)) else {
-                break;
+        let mut number = Number { backend, last: None };
+        let mut at = 0;
+        while let Some(place) = places.get(at).filter(|_| backend.is_wanted()) {
+            let Some(nth) = number.among(&place.members).filter(|nth| place.may_go_to(*nth)) else {
+                at += 1;
+                continue;
             };
-            let Some(place) = places.remove(at) else { break };
-            self.note(&places);
+            let Some(entered) = place.members.get(nth).and_then(|member| member.try_enter(now)) else { break };
+            let Some(place) = self.remove(&mut places, at) else { break };
             self.served.fetch_add(1, Ordering::Relaxed);
             *lock(&place.given) = Some((nth, entered));
             lock(&self.called).push(place.whom);
             self.has_called.store(true, Ordering::Release);
         }
+    }
+
+    /// Takes the one that stands there out of the list.
+    fn remove(&self, places: &mut VecDeque<Arc<Place>>, at: usize) -> Option<Arc<Place>> {
+        let place = places.remove(at)?;
+        place.count_out();
+        self.note(places);
+        Some(place)
     }
 
     /// Whether somebody has been given a place, and doesn't know yet.
@@ -155,10 +164,19 @@ impl Queue {
 }
 
 impl Place {
-    /// Under which number it would go to this backend, if it would.
-    fn wants(&self, backend: &Arc<super::Backend>) -> Option<usize> {
-        let nth = self.members.iter().position(|member| Arc::ptr_eq(&member.backend, backend))?;
-        self.may_go_to(nth).then_some(nth)
+    /// Where it would go.
+    fn wants(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().enumerate().filter(|(nth, _)| self.may_go_to(*nth)).map(|(_, member)| member)
+    }
+
+    /// It comes into the list. To be called under the lock.
+    fn count_in(&self) {
+        self.wants().for_each(|member| member.backend.is_wanted_by_one_more());
+    }
+
+    /// It leaves the list. To be called under the lock.
+    fn count_out(&self) {
+        self.wants().for_each(|member| member.backend.is_wanted_by_one_less());
     }
 
     fn may_go_to(&self, nth: usize) -> bool {
@@ -167,7 +185,29 @@ impl Place {
 
     /// Whether all that it may go to are known to be full.
     fn is_full(&self) -> bool {
-        self.members.iter().enumerate().all(|(nth, member)| member.is_full() || !self.may_go_to(nth))
+        self.wants().all(Member::is_full)
+    }
+}
+
+/// The number of a backend among members. Nearly all who wait have the same members, so it is looked up once for them.
+struct Number<'b> {
+    backend: &'b Arc<Backend>,
+    /// Among whom it was looked up last, and what was found.
+    last: Option<(Arc<[Member]>, Option<usize>)>,
+}
+
+impl Number<'_> {
+    fn among(&mut self, members: &Arc<[Member]>) -> Option<usize> {
+        if let Some((last, nth)) = &self.last
+            && Arc::ptr_eq(last, members)
+        {
+            return *nth;
+        }
+        #[cfg(test)]
+        tests::LOOKED_UP.set(tests::LOOKED_UP.get() + 1);
+        let nth = members.iter().position(|member| Arc::ptr_eq(&member.backend, self.backend));
+        self.last = Some((Arc::clone(members), nth));
+        nth
     }
 }
 
@@ -186,11 +226,24 @@ impl Waiting {
         let moved = Arc::new(Place { whom, members: Arc::clone(members), barred, joined, given: Mutex::new(None) });
         let mut places = lock(&self.queue.places);
         let Some(place) = places.iter_mut().find(|place| Arc::ptr_eq(place, &self.place)) else { return false };
+        moved.count_in();
+        place.count_out();
         *place = Arc::clone(&moved);
         drop(places);
         self.place = moved;
-        self.queue.serve_all(members, now);
+        self.try_once_more(now);
         true
+    }
+
+    /// A place may have become free before anybody could see that somebody waits for it. Nothing has changed where this one
+    /// would not go, nor for those before it: they have tried too.
+    fn try_once_more(&self, now: Instant) {
+        for member in self.place.wants().filter(|member| !member.is_full()) {
+            self.queue.serve(&member.backend, now);
+            if self.is_served() {
+                break;
+            }
+        }
     }
 
     fn is_served(&self) -> bool {
@@ -206,8 +259,9 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut places = lock(&self.queue.places);
-        places.retain(|place| !Arc::ptr_eq(place, &self.place));
-        self.queue.note(&places);
+        if let Some(at) = places.iter().position(|place| Arc::ptr_eq(place, &self.place)) {
+            self.queue.remove(&mut places, at);
+        }
         drop(places);
         // What was given and not used goes to the next one, by being dropped here, with no lock held.
         drop(self.given());

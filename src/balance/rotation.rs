@@ -51,7 +51,7 @@ pub struct Wish {
 }
 
 /// The same in every process: a client that comes back by way of another one finds its backend.
-const STICKY_KEY: u64 = 0x7468_7265_6164_6261;
+pub(super) const STICKY_KEY: u64 = 0x7468_7265_6164_6261;
 
 /// What goes on over reloads.
 #[derive(Debug, Default)]
@@ -94,6 +94,11 @@ pub struct Member {
 impl Member {
     pub(super) fn try_enter(&self, now: Instant) -> Option<InFlight> {
         self.backend.enter(self.max_in_flight, now)
+    }
+
+    /// Whether it is known to have room, and nobody waits for that. It may be otherwise a moment later.
+    fn is_free(&self) -> bool {
+        !self.is_full() && !self.backend.is_wanted()
     }
 
     /// Whether it is known to be full. It may not be a moment later.
@@ -225,24 +230,22 @@ impl Rotation {
     /// # Errors
     /// A place in the queue, or why there is none.
     pub fn next(&self, wish: Wish, tried: &[usize], whom: Caller, now: Instant) -> Result<Pick, Unserved> {
-        // Whoever waits already goes first.
-        let may_enter = self.queue.length() == 0;
         if tried.is_empty() {
             self.budget.deposit();
         }
         if let Some(nth) = self.tied_to(wish, tried, now) {
-            if may_enter && let Some(pick) = self.enter(nth, By::Cookie, now) {
+            if let Some(pick) = self.enter(nth, By::Cookie, now) {
                 return Ok(pick);
             }
         } else {
             if tried.is_empty()
-                && let Some(pick) = self.in_turn(may_enter, now)
+                && let Some(pick) = self.in_turn(now)
             {
                 return Ok(pick);
             }
             for backup in [false, true] {
                 let fit = |nth: &usize| self.is_fit(*nth, backup, tried, now);
-                if may_enter && let Some(pick) = self.by_policy(wish.key, &fit, now) {
+                if let Some(pick) = self.by_policy(wish.key, &fit, now) {
                     return Ok(pick);
                 }
                 if (0..self.members.len()).any(|nth| fit(&nth)) {
@@ -292,14 +295,14 @@ impl Rotation {
     }
 
     /// What the order of turns says; under another policy, only whether somebody is to be tried out.
-    fn in_turn(&self, may_enter: bool, now: Instant) -> Option<Pick> {
+    fn in_turn(&self, now: Instant) -> Option<Pick> {
         let turn = self.turns.first.fetch_add(1, Ordering::Relaxed);
         let nth = *self.in_order.get(self.order.at(turn))?;
         match self.standing(&self.members[nth], now) {
             Standing::TrialDue => self.try_out(nth, now),
             Standing::In { share } => {
                 let takes_it = self.policy == Policy::RoundRobin && (share >= 1.0 || fraction(turn) < share);
-                if takes_it && may_enter { self.enter(nth, By::Turn(turn), now) } else { None }
+                if takes_it { self.enter(nth, By::Turn(turn), now) } else { None }
             }
             Standing::Ejected(..) | Standing::Down => None,
         }
@@ -308,13 +311,13 @@ impl Rotation {
     /// Whether somebody could be asked at once who has not been asked yet.
     pub fn has_another(&self, tried: &[usize], now: Instant) -> bool {
         let mut members = self.members.iter().enumerate();
-        members.any(|(nth, member)| !tried.contains(&nth) && !member.drain && !member.is_full() && self.is_in(nth, now))
+        members.any(|(nth, member)| !tried.contains(&nth) && !member.drain && member.is_free() && self.is_in(nth, now))
     }
 
-    /// One of those that are fit and not full.
+    /// One of those that are fit and have room.
     fn by_policy(&self, key: u64, fit: &impl Fn(&usize) -> bool, now: Instant) -> Option<Pick> {
         let number = self.turns.second.fetch_add(1, Ordering::Relaxed);
-        let free = || (0..self.members.len()).filter(fit).filter(|&nth| !self.members[nth].is_full());
+        let free = || (0..self.members.len()).filter(fit).filter(|&nth| self.members[nth].is_free());
         let candidates = || {
             free().map(|nth| {
                 let backend = &self.members[nth].backend;
@@ -359,7 +362,11 @@ impl Rotation {
     }
 
     fn enter(&self, nth: usize, by: By, now: Instant) -> Option<Pick> {
-        Some(Pick { nth, place: self.members[nth].try_enter(now)?, trial: None, by })
+        let member = &self.members[nth];
+        if member.backend.is_wanted() {
+            return None; // whoever waits for it goes first
+        }
+        Some(Pick { nth, place: member.try_enter(now)?, trial: None, by })
     }
 
     /// The request that shows whether an ejected backend is fit again.

@@ -1,9 +1,24 @@
 //! Who is served when, as far as times and lists show it that no socket does.
 
 use super::*;
+use crate::balance::rotation::STICKY_KEY;
 use crate::balance::{
-    Backend, BackendSettings, BalanceSettings, PassiveHealth, Pick, RetrySettings, Rotation, Unserved, Wish,
+    BackendSettings, BalanceSettings, By, PassiveHealth, Pick, RetrySettings, Rotation, Sticky, Unserved, Wish,
 };
+use std::cell::Cell;
+use std::sync::mpsc;
+use std::thread;
+
+thread_local! {
+    /// How often a backend was looked up among all, by this thread.
+    pub(super) static LOOKED_UP: Cell<usize> = const { Cell::new(0) };
+}
+
+const ANYWHERE: Wish = Wish { key: 0, sticky: None };
+
+fn tied_to(backend: &Backend) -> Wish {
+    Wish { sticky: Some(Sticky::of(STICKY_KEY, &backend.name)), ..ANYWHERE }
+}
 
 /// Backends, a queue before them, and a rotation over them in which each takes so many requests at once.
 fn rotation(backends: &[Arc<Backend>], queue: &Arc<Queue>, most: usize) -> Rotation {
@@ -30,16 +45,104 @@ fn waits(rotation: &Rotation, wish: Wish, now: Instant) -> Waiting {
 
 #[test]
 fn a_backend_has_something_to_do_from_when_who_waited_comes_to_it() {
-    let (queue, now, anywhere) = (Arc::default(), Instant::now(), Wish::default());
+    let (queue, now) = (Arc::default(), Instant::now());
     let backends = backends(1, &queue);
     let small = rotation(&backends, &queue, 1);
-    let mut first = next(&small, anywhere, now).unwrap();
+    let mut first = next(&small, ANYWHERE, now).unwrap();
     small.answered(&mut first.place, None, None, now);
-    let mut waiting = waits(&small, anywhere, now);
+    let mut waiting = waits(&small, ANYWHERE, now);
     let later = now + Duration::from_secs(10);
-    assert_eq!(rotation(&backends, &queue, 2).take_over(&mut waiting, anywhere, &[], later), Some(true));
+    assert_eq!(rotation(&backends, &queue, 2).take_over(&mut waiting, ANYWHERE, &[], later), Some(true));
     assert!(waiting.given().is_some(), "there is room for two now");
     let has_stalled = |after| backends[0].health.has_stalled(later + after, 8, &PassiveHealth::default());
     assert!(!has_stalled(Duration::from_millis(490)), "nobody could have expected an answer before");
     assert!(has_stalled(Duration::from_millis(510)));
+}
+
+#[test]
+fn where_nobody_who_waits_would_go_nobody_looks_at_the_list() {
+    let (queue, now) = (Arc::default(), Instant::now());
+    let backends = backends(3, &queue);
+    let rotation = Arc::new(rotation(&backends, &queue, 1));
+    let _first = next(&rotation, tied_to(&backends[0]), now).unwrap();
+    let _waiting = [(); 10].map(|()| waits(&rotation, tied_to(&backends[0]), now));
+    let wishes = [ANYWHERE, ANYWHERE, ANYWHERE, tied_to(&backends[2])];
+    let list = lock(&queue.places);
+    let (tell, told) = mpsc::channel();
+    let other = Arc::clone(&rotation);
+    thread::spawn(move || {
+        for wish in wishes.into_iter().cycle().take(40) {
+            let pick = next(&other, wish, now).unwrap();
+            let chosen = (pick.nth, pick.by);
+            drop(pick);
+            tell.send(chosen).unwrap();
+        }
+    });
+    let chosen = [(); 40].map(|()| told.recv_timeout(Duration::from_secs(10)).expect("it need not wait for the list"));
+    drop(list);
+    for nth in [1, 2] {
+        let got = chosen.iter().filter(|chosen| chosen.0 == nth).count();
+        assert!((10..=30).contains(&got), "the policy goes on among those that have room: {chosen:?}");
+    }
+    assert!(chosen.iter().all(|chosen| chosen.1 != By::Place), "{chosen:?}");
+    assert_eq!(queue.length(), 10);
+}
+
+#[test]
+fn nobody_is_overtaken_on_the_way_to_a_backend_where_it_would_go_too() {
+    let (queue, now) = (Arc::default(), Instant::now());
+    let backends = backends(2, &queue);
+    let small = rotation(&backends, &queue, 1);
+    let full: Vec<Pick> = backends.iter().map(|backend| next(&small, tied_to(backend), now).unwrap()).collect();
+    let mut early = waits(&small, tied_to(&backends[1]), now);
+    // There is room for more now, but the early one does not know that yet.
+    let large = rotation(&backends, &queue, 3);
+    assert_eq!(next(&large, ANYWHERE, now).unwrap().nth, 0, "nobody waits for this one");
+    let late = waits(&large, tied_to(&backends[1]), now);
+    assert!(early.given().is_none() && late.given().is_none(), "the late one leaves it to the early one");
+    assert_eq!(large.take_over(&mut early, tied_to(&backends[1]), &[], now), Some(true));
+    let given = [&early, &late].map(|waiting| waiting.given().unwrap());
+    assert_eq!(given.each_ref().map(|given| given.0), [1, 1]);
+    let another = waits(&large, tied_to(&backends[1]), now);
+    drop(given);
+    assert!(another.given().is_some());
+    drop(full);
+}
+
+#[test]
+fn a_backend_is_looked_up_once_however_many_wait() {
+    for count in [10, 1000] {
+        let (queue, now) = (Arc::default(), Instant::now());
+        let backends = backends(20, &queue);
+        let rotation = rotation(&backends, &queue, 1);
+        let mut full: Vec<Pick> =
+            backends.iter().map(|backend| next(&rotation, tied_to(backend), now).unwrap()).collect();
+        let mut waiting: Vec<Waiting> = (1..count).map(|_| waits(&rotation, tied_to(&backends[0]), now)).collect();
+        waiting.push(waits(&rotation, ANYWHERE, now));
+        assert_eq!(LOOKED_UP.take(), 0, "who comes while all are full looks for nobody");
+        drop(full.pop());
+        assert!(waiting.last().unwrap().given().is_some(), "the last of {count} is the first who would go there");
+        assert_eq!(LOOKED_UP.take(), 1, "{count} wait");
+    }
+}
+
+#[test]
+fn who_has_left_the_queue_is_wanted_by_nobody() {
+    let (queue, now) = (Arc::default(), Instant::now());
+    let backends = backends(3, &queue);
+    let wanted = || backends.iter().map(|backend| backend.is_wanted()).collect::<Vec<_>>();
+    let rotation = rotation(&backends, &queue, 1);
+    let full: Vec<Pick> = backends.iter().map(|backend| next(&rotation, tied_to(backend), now).unwrap()).collect();
+    let tied = waits(&rotation, tied_to(&backends[1]), now);
+    assert_eq!(wanted(), [false, true, false]);
+    let mut other = waits(&rotation, tied_to(&backends[1]), now);
+    drop(tied);
+    assert_eq!(wanted(), [false, true, false]);
+    assert_eq!(rotation.take_over(&mut other, tied_to(&backends[2]), &[], now), Some(true));
+    assert_eq!(wanted(), [false, false, true]);
+    assert_eq!(rotation.take_over(&mut other, ANYWHERE, &[0], now), Some(true));
+    assert_eq!(wanted(), [false, true, true]);
+    drop(full);
+    assert!(other.given().is_some());
+    assert_eq!(wanted(), [false; 3]);
 }
