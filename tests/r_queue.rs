@@ -6,9 +6,9 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use support::{Backend, Client, Gate, balancer, eventually};
-use threadbare::Balancer;
+use support::{Backend, Client, Gate, TempFile, balancer, eventually};
 use threadbare::balance::Condition;
+use threadbare::{Balancer, Config};
 
 /// Holds every answer back until the gate is open; the answer is the target.
 fn gated(gate: &Gate) -> Backend {
@@ -289,4 +289,32 @@ fn who_waits_for_one_backend_is_in_nobodys_way_to_another_though_the_queue_is_fu
     for client in &mut tied {
         assert_eq!(client.read_response("GET").text(), "a");
     }
+}
+
+#[test]
+fn a_backend_that_is_only_full_is_waited_for_though_a_backup_is_idle() {
+    let gate = Gate::new();
+    let (backend, backup) = (gated(&gate), gated(&gate));
+    let text = format!(
+        "[[backend]]\nurl = \"{}\"\nmax_in_flight = 1\n[[backend]]\nurl = \"{}\"\nbackup = true\n\
+         [balance]\nqueue = 1\n",
+        backend.url(),
+        backup.url()
+    );
+    let file = TempFile::new(&text);
+    let flags = ["--listen", "127.0.0.1:0", "--access-log", "off", "--config", file.path()];
+    let balancer = Balancer::start(Config::from_args(flags).unwrap()).unwrap();
+    let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(balancer.address())).collect();
+    for (nth, client) in clients.iter_mut().enumerate() {
+        asks(client, "/");
+        eventually(|| balancer.counters().in_flight == nth + 1, "it has asked");
+    }
+    let mut late = Client::connect(balancer.address());
+    asks(&mut late, "/");
+    assert!(late.read_response("GET").text().contains("queue-full"), "one waits already");
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.read_response("GET").status, 200);
+    }
+    assert_eq!((backend.requests().len(), backup.requests().len()), (2, 0));
 }

@@ -85,7 +85,7 @@ pub struct Member {
     id: u64,
     /// What stands in the cookie of its clients.
     pub sticky: Sticky,
-    /// It gets requests only while no other backend can take any.
+    /// It gets requests only while all others are out, drain, or have failed that request. Who is only full is waited for.
     pub backup: bool,
     /// It gets nothing new.
     pub drain: bool,

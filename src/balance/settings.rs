@@ -15,7 +15,7 @@ pub struct BackendSettings {
     pub weight: u32,
     /// Most exchanges that it gets at once; more wait in the queue. Default: what `BalanceSettings` says.
     pub max_in_flight: Option<usize>,
-    /// It gets requests only while no other backend can take any. Default no.
+    /// It gets requests only while all others are out or drain; for who is only full they wait. Default no.
     pub backup: bool,
     /// It gets nothing new. Default no.
     pub drain: bool,

@@ -374,7 +374,7 @@ pub(super) const OF_BACKEND: &[Key<BackendSettings>] = &[
     key::<BackendSettings>("backend.max_in_flight", "", Shape::Number, "Most requests that it gets at once",
         |b, t| put_some(&mut b.max_in_flight, number(t, 1, MANY)), |b| perhaps(b.max_in_flight))
         .unset("what `balance.max_in_flight` says"),
-    key::<BackendSettings>("backend.backup", "", Shape::Switch, "It gets requests only while no other backend can take any",
+    key::<BackendSettings>("backend.backup", "", Shape::Switch, "It gets requests only while all others are out or drain",
         |b, t| put(&mut b.backup, switch(t)), |b| one(show_switch(b.backup))),
     key::<BackendSettings>("backend.state", "", Shape::Choice("STATE", states), "Whether it gets anything new",
         |b, t| put(&mut b.drain, state(t)), |b| one(if b.drain { "drain" } else { "ready" })),
