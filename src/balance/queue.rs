@@ -125,13 +125,10 @@ impl Queue {
         }
         let mut places = lock(&self.places);
         let mut number = Number { backend, last: None };
-        let mut at = 0;
-        while let Some(place) = places.get(at).filter(|_| backend.is_wanted()) {
-            let Some(nth) = number.among(&place.members).filter(|nth| place.may_go_to(*nth)) else {
-                at += 1;
-                continue;
-            };
-            let Some(entered) = place.members.get(nth).and_then(|member| member.try_enter(now)) else { break };
+        while let Some((at, nth)) =
+            places.iter().enumerate().find_map(|(at, place)| Some((at, number.wanted_by(place)?)))
+        {
+            let Some(entered) = places.get(at).and_then(|place| place.members.get(nth)?.try_enter(now)) else { break };
             let Some(place) = self.remove(&mut places, at) else { break };
             self.served.fetch_add(1, Ordering::Relaxed);
             *lock(&place.given) = Some((nth, entered));
@@ -197,6 +194,11 @@ struct Number<'b> {
 }
 
 impl Number<'_> {
+    /// That by which somebody who waits knows the backend, if it would go there.
+    fn wanted_by(&mut self, place: &Place) -> Option<usize> {
+        self.among(&place.members).filter(|nth| place.may_go_to(*nth))
+    }
+
     fn among(&mut self, members: &Arc<[Member]>) -> Option<usize> {
         if let Some((last, nth)) = &self.last
             && Arc::ptr_eq(last, members)
