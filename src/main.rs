@@ -45,8 +45,9 @@ fn main() -> ExitCode {
     code
 }
 
-fn run(mut passed: Vec<Passed>, config: Config) -> Result<ExitCode, StartError> {
+fn run(passed: io::Result<Vec<Passed>>, config: Config) -> Result<ExitCode, StartError> {
     let system = |what| move |error| StartError::System(what, error);
+    let mut passed = passed.map_err(system("at the sockets of the service manager"))?;
     let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT]).map_err(system("the signals"))?;
     let is_taken = Arc::new(AtomicBool::new(false));
     let mut next = {

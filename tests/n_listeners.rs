@@ -216,7 +216,7 @@ fn sockets_from_a_service_manager_are_found() {
 #[test]
 #[ignore = "the other process of the test above"]
 fn started_with_a_socket() {
-    let passed = net::activated();
+    let passed = net::activated().unwrap();
     assert_eq!(passed.len(), 1);
     assert_eq!(passed[0].address, passed[0].socket.local_addr().unwrap());
     let wanted: Vec<_> = passed.iter().map(|passed| (passed.address, "activated")).collect();
@@ -242,5 +242,23 @@ fn sockets_for_another_process_are_left_alone() {
 #[test]
 #[ignore = "the other process of the test above"]
 fn started_with_somebody_elses_socket() {
-    assert!(net::activated().is_empty());
+    assert!(net::activated().unwrap().is_empty());
+}
+
+#[test]
+fn more_sockets_than_a_process_can_have_are_an_error_at_the_start() {
+    // Its one address is taken, so that it ends in any case.
+    let taken = TcpListener::bind(ANY).unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let rows = [("10000000", true), ("18446744073709551615", true), ("96", false)];
+    for (announced, is_refused) in rows {
+        let words = format!("ulimit -n 96; export LISTEN_FDS={announced} LISTEN_PID=$$; exec \"$0\" \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &words, env!("CARGO_BIN_EXE_threadbare"), "--listen", &listen, "127.0.0.1:9"]);
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let refusal = format!("LISTEN_FDS={announced}, and this process can have 96 descriptors");
+        assert_eq!(said.contains(&refusal), is_refused, "{announced}: {said}");
+    }
 }
