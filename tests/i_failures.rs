@@ -407,6 +407,44 @@ fn a_byte_of_an_answer_that_has_been_read_ends_all_trying() {
 }
 
 #[test]
+fn who_does_not_take_interim_responses_is_waited_for_and_not_their_backend() {
+    // More than the buffers on the way take.
+    const HINTS: usize = 4000;
+    let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "x".repeat(2000));
+    let said = hint.repeat(HINTS) + OK;
+    let head_timeout = Duration::from_millis(300);
+    let flags = |body_timeout| ["--response-head-timeout", "300ms", "--response-body-timeout", body_timeout];
+
+    // Whoever goes on in time gets all of it, though the backend's time would long have been over.
+    let house = House::with([Backend::answering(said.clone())], &flags("30s"));
+    let mut client = house.client();
+    client.send(GET.as_bytes());
+    house.backends[0].wait_for_requests(1);
+    thread::sleep(2 * head_timeout); // not a wait for something: the client's slowness is what is tried
+    (0..HINTS).for_each(|_| assert_eq!(client.read_interim().status, 103));
+    assert_eq!(client.read_response("GET").status, 200, "{}", client.story());
+    drop(client);
+    house.comes_to_rest();
+
+    // Whoever does not is given up, which is not held against the backend.
+    let flags = [&flags("1s")[..], &["--failures", "1", "--admin", "127.0.0.1:0"]].concat();
+    let house = House::with([Backend::answering(said)], &flags);
+    let mut client = house.client();
+    client.send(GET.as_bytes());
+    eventually(|| house.balancer.counters().exchanges == 1, "the client is given up");
+    let mut look = Client::connect(house.balancer.admin_address().unwrap());
+    look.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let told = look.read_response("GET").text();
+    let series =
+        ["reasons_total{reason=\"client-body-timeout\"} 1", "reasons_total{reason=\"backend-head-timeout\"} 0"];
+    for series in series {
+        assert!(told.contains(&format!("\nthreadbare_{series}\n")), "no {series} in {told}");
+    }
+    let ejections = told.lines().find(|line| line.starts_with("threadbare_backend_ejections_total"));
+    assert!(ejections.is_some_and(|line| line.ends_with(" 0")), "{ejections:?}");
+}
+
+#[test]
 fn every_way_of_failing_leaves_a_balancer_that_works() {
     let ways = [
         "",

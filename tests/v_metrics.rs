@@ -303,12 +303,12 @@ fn log_metrics_json_and_tables_agree_to_the_number() {
 }
 
 /// A client that asks for more than it takes, behind as small a buffer as the kernel gives.
-fn slow_reader(address: SocketAddr) -> TcpStream {
+fn slow_reader(address: SocketAddr, target: &str) -> TcpStream {
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
     rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 1).unwrap();
     rustix::net::connect(&socket, &address).unwrap();
     let mut reader = TcpStream::from(socket);
-    reader.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    reader.write_all(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
     reader
 }
 
@@ -324,6 +324,7 @@ fn everybody_who_is_parked_is_counted_by_what_they_wait_for() {
                     connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
                     while connection.send(&[b'x'; 64 * 1024]) {}
                 }
+                "/hints" => while connection.send(&b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n".repeat(1000)) {},
                 "/tunnel" => {
                     connection.send(b"HTTP/1.1 101 Over To You\r\nConnection: upgrade\r\nUpgrade: talk\r\n\r\n");
                     gate.pass();
@@ -332,7 +333,7 @@ fn everybody_who_is_parked_is_counted_by_what_they_wait_for() {
             }
         }
     });
-    let flags = ["--admin", "127.0.0.1:0", "--max-in-flight", "4", "--max-body", "1MiB"];
+    let flags = ["--admin", "127.0.0.1:0", "--max-in-flight", "5", "--max-body", "1MiB"];
     let balancer = balancer(&[&backend.url()], &flags);
     let admin = balancer.admin_address().unwrap();
     let begin = |words: &str| {
@@ -354,17 +355,18 @@ fn everybody_who_is_parked_is_counted_by_what_they_wait_for() {
         waiting.push(begin(words));
         eventually(|| lot()[what] == 1, &format!("the new one waits for: {what}"));
     }
-    let slow = slow_reader(balancer.address());
-    eventually(|| lot()["slow_reader"] == 1, "the slow reader is known as such");
+    let slow = ["/large", "/hints"].map(|target| slow_reader(balancer.address(), target));
+    eventually(|| lot()["slow_reader"] == 2, "the slow readers are known as such");
     let began = Instant::now();
     waiting.push(begin("GET /queued HTTP/1.1\r\nHost: a\r\n\r\n"));
     eventually(|| lot()["queue"] == 1, "all places are taken");
     let parked = ["request", "head", "backend", "body", "tunnel", "slow_reader", "queue"];
     let numbers = parse(&get(admin, "/metrics"));
     for what in parked {
-        assert_eq!(sum(&numbers, "threadbare_parked", &[("for", what)]), 1, "{what}");
+        let count = if what == "slow_reader" { 2 } else { 1 };
+        assert_eq!(sum(&numbers, "threadbare_parked", &[("for", what)]), count, "{what}");
     }
-    assert_eq!(sum(&numbers, "threadbare_parked", &[]), 7);
+    assert_eq!(sum(&numbers, "threadbare_parked", &[]), 8);
     let queue = stats(admin)["queue"].clone();
     assert_eq!((&queue["length"], sum(&numbers, "threadbare_queue_length", &[])), (&1.into(), 1));
     let age = numbers[&("threadbare_queue_oldest_seconds".to_owned(), BTreeMap::new())];

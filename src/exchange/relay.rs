@@ -319,7 +319,10 @@ impl Exchange {
 
     /// Reads one head from the backend and passes it on. A 101 begins a tunnel.
     fn head_of_response(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<Option<Box<Tunnel>>, Stop> {
-        self.download.flush(client, desk).map_err(of_download)?; // interim responses, to a slow reader
+        if self.download.has_leftover() {
+            self.download.flush(client, desk).map_err(of_download)?; // interim responses, to a slow reader
+            self.upload.renew(desk.now); // nothing could be heard of the backend meanwhile
+        }
         let Some(leg) = &mut self.leg else { return Err(Reason::BackendClosedBeforeResponse.into()) };
         let limit = self.snapshot.config.response_head_bytes;
         let too_large = |so_far: &[u8]| if so_far.len() > limit { Err(Flaw::HeadTooLarge) } else { Ok(()) };

@@ -49,10 +49,12 @@ impl Exchange {
         if let Some(leg) = self.leg.as_ref().filter(|leg| leg.is_connecting()) {
             return (leg.since + timeouts.connect, Reason::BackendConnectTimeout);
         }
+        // Also of interim responses: a backend whose answer nobody takes is not late with it.
+        if self.reader_is_slow() {
+            return (self.progress + timeouts.response_body, Reason::ClientBodyTimeout);
+        }
         if self.said == Said::Head {
-            let reader_is_slow = self.download.waits_for_sink();
-            let reason = if reader_is_slow { Reason::ClientBodyTimeout } else { Reason::BackendBodyTimeout };
-            return (self.progress + timeouts.response_body, reason);
+            return (self.progress + timeouts.response_body, Reason::BackendBodyTimeout);
         }
         if self.upload.state == Sending::Going {
             let reason = if self.awaits_backend() { Reason::BackendBodyTimeout } else { Reason::ClientBodyTimeout };
@@ -61,8 +63,16 @@ impl Exchange {
         (self.upload.done() + timeouts.response_head, Reason::BackendHeadTimeout)
     }
 
-    /// It is the backend that is waited for, and not the rest of the client's body.
+    /// The client does not take what there is of its answer: that is waited for, whatever else is.
+    fn reader_is_slow(&self) -> bool {
+        self.download.waits_for_sink()
+    }
+
+    /// It is the backend that is waited for, and not the client: to take what there is, or to send the rest of its body.
     pub(super) fn awaits_backend(&self) -> bool {
+        if self.reader_is_slow() {
+            return false;
+        }
         // A client that asked for a 100 waits for the backend as we do.
         let is_asked = self.traits.expects_continue && self.said == Said::Nothing && self.upload.is_whole();
         self.upload.state != Sending::Going || self.upload.waits_for_backend() || is_asked
@@ -73,10 +83,10 @@ impl Exchange {
         if self.waiting.is_some() {
             return WaitsFor::Queue;
         }
-        match (self.deadline().1 == Reason::ClientBodyTimeout, self.said) {
-            (true, Said::Head) => WaitsFor::SlowReader,
-            (true, Said::Nothing | Said::Interim) => WaitsFor::Body,
-            (false, _) => WaitsFor::Backend,
+        match (self.reader_is_slow(), self.deadline().1 == Reason::ClientBodyTimeout) {
+            (true, _) => WaitsFor::SlowReader,
+            (false, true) => WaitsFor::Body,
+            (false, false) => WaitsFor::Backend,
         }
     }
 }
