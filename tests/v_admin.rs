@@ -7,9 +7,10 @@ mod program;
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use program::Program;
 use serde_json::Value;
@@ -146,14 +147,51 @@ fn a_head_that_is_too_slow_is_told_so_and_silence_is_not_answered() {
     silent.expect_closed();
 }
 
+/// A balancer with so much to tell that no buffers on the way take `/metrics`.
+fn talkative(backend: &Backend) -> (Balancer, TempFile) {
+    let row = |nth| format!("[[backend]]\nurl = \"{}/{nth}\"\nname = \"{}{nth}\"\n", backend.url(), "x".repeat(240));
+    let rows: String = (0..300).map(row).collect();
+    let file = TempFile::new(format!("{rows}[admin]\nlisten = \"127.0.0.1:0\"\n"));
+    let flags = ["--config", file.path(), "--listen", "127.0.0.1:0", "--access-log", "off"];
+    (Balancer::start(threadbare::Config::from_args(flags).unwrap()).unwrap(), file)
+}
+
 #[test]
-fn a_crowd_that_says_nothing_does_not_keep_a_probe_out() {
+fn a_crowd_does_not_keep_a_probe_out_whatever_it_does() {
     let backend = Backend::answering(OK);
-    let balancer = glass(&[&backend.url()], &[]);
-    let mut crowd: Vec<Client> = (0..100).map(|_| Client::connect(admin(&balancer))).collect();
-    crowd.iter_mut().for_each(|client| client.send(b"GET /healthz HT"));
-    // Each of them has 5 s, and there is place for 16 at once: one after the other they would take half a minute.
-    assert_eq!(get(&balancer, "/healthz").status, 200);
+    let (balancer, _file) = talkative(&backend);
+    // There is place for 64. In the time that each would have alone, such crowds would be here for half a minute and more.
+    let ask = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let rows = [(400, "GET /healthz HTT", 0), (90, ask, 0), (90, ask, 1000)];
+    each(rows, |(count, words, bytes_at_once)| {
+        let crowd: Vec<TcpStream> = (0..count).map(|_| saying(admin(&balancer), words)).collect();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let _end = EndOf(&is_over);
+            scope.spawn(|| {
+                crowd.iter().for_each(|member| member.set_nonblocking(true).unwrap());
+                while !is_over.load(Ordering::Relaxed) {
+                    let mut taken = vec![0; bytes_at_once];
+                    crowd.iter().for_each(|mut member| _ = member.read(&mut taken));
+                    std::thread::yield_now();
+                }
+            });
+            assert_eq!(get(&balancer, "/healthz").status, 200);
+        });
+    });
+}
+
+#[test]
+fn sixteen_have_time_to_take_an_answer() {
+    let backend = Backend::answering(OK);
+    let (balancer, _file) = talkative(&backend);
+    let mut slow: Vec<Client> = (0..16).map(|_| Client::connect(admin(&balancer))).collect();
+    slow.iter_mut().for_each(|client| client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    slow.iter_mut().for_each(|client| _ = client.read_head("GET"));
+    std::thread::sleep(Duration::from_millis(600)); // not a wait for something: their slowness is what is tried
+    each(slow.iter_mut().enumerate(), |(nth, client)| {
+        assert!(client.read_rest().body.len() > 3_000_000, "the {nth}th");
+    });
 }
 
 #[test]
@@ -435,14 +473,14 @@ fn what_is_ordered_holds_at_once_and_until_the_next_reload() {
     assert_eq!(*reloads, serde_json::json!({"done": 1, "refused": 1, "last_error": "what is wrong\nand where"}));
 }
 
-/// A viewer that never reads, behind as small a buffer as the kernel gives.
-fn stuck_viewer(address: SocketAddr) -> TcpStream {
+/// A client that says this, behind as small a buffer as the kernel gives.
+fn saying(address: SocketAddr, words: &str) -> TcpStream {
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
     rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 1).unwrap();
     rustix::net::connect(&socket, &address).unwrap();
-    let mut viewer = TcpStream::from(socket);
-    viewer.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    viewer
+    let mut client = TcpStream::from(socket);
+    client.write_all(words.as_bytes()).unwrap();
+    client
 }
 
 /// Ends what looks at this, also where the test fails.
@@ -462,7 +500,8 @@ fn nobody_who_asks_holds_a_request_up_and_who_does_not_read_is_dropped() {
     urls.extend((0..40).map(|nth| format!("{}/{nth}", backend.url())));
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
     let balancer = glass(&urls, &["--workers", "2"]);
-    let viewers: Vec<TcpStream> = (0..8).map(|_| stuck_viewer(admin(&balancer))).collect();
+    let watch = "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let viewers: Vec<TcpStream> = (0..8).map(|_| saying(admin(&balancer), watch)).collect();
     eventually(|| stats(&balancer)["viewers"] == 8, "all of them watch");
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {

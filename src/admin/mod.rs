@@ -39,8 +39,11 @@ use std::time::{Duration, Instant};
 /// So many may watch the event stream at once.
 const VIEWERS: usize = 8;
 
-/// So many other requests are answered at once; more wait in the backlog.
+/// So many other visits have time. While there are more, all are in haste: see `visit`.
 const VISITS: usize = 16;
+
+/// So many there are at most; more wait in the backlog.
+const CROWD: usize = 64;
 
 /// How long what is still being said is waited for at the end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -57,6 +60,8 @@ pub struct Admin {
 struct House {
     shared: Arc<Shared>,
     board: Board,
+    /// Held by the visit that writes the numbers down: a crowd that asks for them has one processor at most.
+    pen: Mutex<()>,
     /// Visits that are no viewers.
     visits: Headcount,
     viewers: Headcount,
@@ -73,6 +78,7 @@ impl Admin {
         let house = Arc::new(House {
             shared: Arc::clone(shared),
             board: Board::new(shared),
+            pen: Mutex::default(),
             visits: Headcount::default(),
             viewers: Headcount::default(),
             open: Mutex::default(),
@@ -127,7 +133,7 @@ impl House {
 fn accept(house: &Arc<House>, listeners: Listeners<()>) {
     let number = Cell::new(0);
     listeners.accept(
-        || house.visits.count() >= VISITS,
+        || house.visits.count() >= CROWD,
         || false,
         |socket, _, ()| {
             let connection = TcpStream::from(socket);

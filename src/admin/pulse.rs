@@ -165,6 +165,7 @@ impl House {
 
     /// The numbers as they are now, or were a moment ago.
     pub(super) fn view<T>(&self, tell: impl FnOnce(&View) -> T) -> T {
+        let _one_at_a_time = self.pen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.board.lock();
         state.refresh(&self.shared);
         let samples = state.samples.iter().cloned().collect();

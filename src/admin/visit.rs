@@ -16,22 +16,29 @@ use std::time::{Duration, Instant};
 /// Little is asked for here.
 const LIMITS: Limits = Limits { head_bytes: 8 * 1024, target_bytes: 1024, fields: 64 };
 
-/// A head, from the beginning of the connection to its last byte.
-const HEAD_TIME: Duration = Duration::from_secs(5);
+/// How long something may take, and how long while more than `VISITS` are here: others wait then, and who means it is
+/// faster. A crowd makes way, whatever it does: `CROWD` visitors in twice `HASTE`, so that a probe behind sixty-four others
+/// is answered within a second.
+struct Time {
+    at_leisure: Duration,
+    in_haste: Duration,
+}
 
-/// An answer, from its first byte to its last.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
-
-/// One set of numbers, to a viewer: whoever takes longer does not look.
-const FRAME_TIME: Duration = Duration::from_secs(1);
-
-/// The close, after the answer, for what the client is still sending.
-const LINGER: Duration = Duration::from_millis(500);
-
-/// While all places are taken, nobody has longer for a head or a close: others wait, and who means it is faster.
 const HASTE: Duration = Duration::from_millis(250);
 
-/// So often is looked whether all places are taken.
+/// A head, from the beginning of the connection to its last byte.
+const HEAD: Time = Time { at_leisure: Duration::from_secs(5), in_haste: HASTE };
+
+/// An answer, from its first byte to its last.
+const ANSWER: Time = Time { at_leisure: Duration::from_secs(10), in_haste: HASTE };
+
+/// One set of numbers, to a viewer: whoever takes longer does not look. Viewers keep nobody waiting.
+const FRAME: Time = Time { at_leisure: Duration::from_secs(1), in_haste: Duration::from_secs(1) };
+
+/// The close, after the answer, for what the client is still sending.
+const LINGER: Time = Time { at_leisure: Duration::from_millis(500), in_haste: Duration::ZERO };
+
+/// So often is looked whether there is a crowd.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What the kernel may keep for a viewer that does not read, about.
@@ -79,15 +86,13 @@ impl Visit {
         let mut head = Vec::new();
         let mut buffer = [0; 2048];
         loop {
-            let left = self.left(began, HEAD_TIME);
-            if left.is_zero() {
-                return Err(if head.is_empty() { Missing::Gone } else { Missing::Late });
-            }
-            self.connection.set_read_timeout(Some(left.min(LOOK))).map_err(|_| Missing::Gone)?;
+            // What is here already is read, however late its thread has come to run.
+            let left = self.left(began, &HEAD);
+            self.connection.set_read_timeout(Some(look(left))).map_err(|_| Missing::Gone)?;
             match self.connection.read(&mut buffer) {
                 Ok(0) => return Err(Missing::Gone),
                 Ok(n) => head.extend_from_slice(&buffer[..n]),
-                Err(error) if is_late(&error) || error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if is_late(&error) || error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Err(Missing::Gone),
             }
             match scan.advance(&head) {
@@ -97,6 +102,9 @@ impl Visit {
                 }
                 Ok(None) => refuse_early(&head, LIMITS).map_err(Missing::Flawed)?,
                 Err(flaw) => return Err(Missing::Flawed(flaw)),
+            }
+            if left.is_zero() {
+                return Err(if head.is_empty() { Missing::Gone } else { Missing::Late });
             }
         }
     }
@@ -163,11 +171,11 @@ impl Visit {
         }
         net::limit_send_buffer(&self.connection, UNREAD)?;
         let head = Answer::new(200, Kind::Events, "").head(page::POLICY);
-        self.write(&[head.as_bytes(), b"retry: 1000\n\n"].concat(), FRAME_TIME)?;
+        self.write(&[head.as_bytes(), b"retry: 1000\n\n"].concat(), &FRAME)?;
         let mut seen = self.house.board.frame();
         while let Some((number, frame)) = self.house.board.next_frame(seen) {
             seen = number;
-            self.write(frame.as_bytes(), FRAME_TIME)?;
+            self.write(frame.as_bytes(), &FRAME)?;
         }
         Ok(())
     }
@@ -190,25 +198,28 @@ impl Visit {
         if with_body {
             bytes.extend_from_slice(answer.body.as_bytes());
         }
-        self.write(&bytes, ANSWER_TIME)
+        self.write(&bytes, &ANSWER)
     }
 
     /// Writes all of it within this time, or fails.
-    fn write(&mut self, mut bytes: &[u8], time: Duration) -> io::Result<()> {
-        let deadline = Instant::now() + time;
-        while !bytes.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ErrorKind::TimedOut.into());
-            }
-            self.connection.set_write_timeout(Some(left))?;
+    fn write(&mut self, mut bytes: &[u8], time: &Time) -> io::Result<()> {
+        let began = Instant::now();
+        loop {
+            // What the kernel takes at once is said, however late it is.
+            let left = self.left(began, time);
+            self.connection.set_write_timeout(Some(look(left)))?;
             match self.connection.write(bytes) {
                 Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
                 Err(error) if is_late(&error) || error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
         }
-        Ok(())
     }
 
     /// A close with unread bytes would be a reset, and overtake the answer.
@@ -219,8 +230,8 @@ impl Visit {
             return;
         }
         loop {
-            let left = self.left(began, LINGER);
-            if left.is_zero() || self.connection.set_read_timeout(Some(left.min(LOOK))).is_err() {
+            let left = self.left(began, &LINGER);
+            if self.connection.set_read_timeout(Some(look(left))).is_err() {
                 return;
             }
             match self.connection.read(&mut buffer) {
@@ -228,12 +239,16 @@ impl Visit {
                 Err(error) if is_late(&error) => {}
                 Ok(_) | Err(_) => return,
             }
+            if left.is_zero() {
+                return;
+            }
         }
     }
 
-    /// How much is left of this time, which is shorter while all places are taken.
-    fn left(&self, began: Instant, time: Duration) -> Duration {
-        let time = if self.house.visits.count() < VISITS { time } else { time.min(HASTE) };
+    /// How much is left of this time, as many as are here now.
+    fn left(&self, began: Instant, time: &Time) -> Duration {
+        let is_crowded = self.house.visits.count() > VISITS;
+        let time = if is_crowded { time.in_haste } else { time.at_leisure };
         time.saturating_sub(began.elapsed())
     }
 }
@@ -248,6 +263,11 @@ impl Drop for Visit {
 fn refusal(flaw: Flaw) -> Answer {
     let status = Fault::of_request(flaw).reason.status();
     Answer::line(status, &format!("{status}: {}", flaw.text()))
+}
+
+/// How long is waited until the next look whether there is a crowd. Not nothing at all, which sockets take for ever.
+fn look(left: Duration) -> Duration {
+    left.clamp(Duration::from_millis(1), LOOK)
 }
 
 fn is_late(error: &io::Error) -> bool {
