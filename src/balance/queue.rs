@@ -125,9 +125,8 @@ impl Queue {
         }
         let mut places = lock(&self.places);
         let mut number = Number { backend, last: None };
-        while let Some((at, nth)) =
-            places.iter().enumerate().find_map(|(at, place)| Some((at, number.wanted_by(place)?)))
-        {
+        let mut wants = |(at, place): (usize, &Arc<Place>)| Some((at, number.wanted_by(place)?));
+        while let Some((at, nth)) = places.iter().enumerate().find_map(&mut wants) {
             let Some(entered) = places.get(at).and_then(|place| place.members.get(nth)?.try_enter(now)) else { break };
             let Some(place) = self.remove(&mut places, at) else { break };
             self.served.fetch_add(1, Ordering::Relaxed);
@@ -194,7 +193,7 @@ struct Number<'b> {
 }
 
 impl Number<'_> {
-    /// That by which somebody who waits knows the backend, if it would go there.
+    /// Under which number it would go to this backend, if it would.
     fn wanted_by(&mut self, place: &Place) -> Option<usize> {
         self.among(&place.members).filter(|nth| place.may_go_to(*nth))
     }

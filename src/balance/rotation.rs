@@ -51,7 +51,7 @@ pub struct Wish {
 }
 
 /// The same in every process: a client that comes back by way of another one finds its backend.
-pub(super) const STICKY_KEY: u64 = 0x7468_7265_6164_6261;
+const STICKY_KEY: u64 = 0x7468_7265_6164_6261;
 
 /// What goes on over reloads.
 #[derive(Debug, Default)]

@@ -1,9 +1,8 @@
 //! Who is served when, as far as times and lists show it that no socket does.
 
 use super::*;
-use crate::balance::rotation::STICKY_KEY;
 use crate::balance::{
-    BackendSettings, BalanceSettings, By, PassiveHealth, Pick, RetrySettings, Rotation, Sticky, Unserved, Wish,
+    BackendSettings, BalanceSettings, By, PassiveHealth, Pick, RetrySettings, Rotation, Unserved, Wish,
 };
 use std::cell::Cell;
 use std::sync::mpsc;
@@ -16,8 +15,13 @@ thread_local! {
 
 const ANYWHERE: Wish = Wish { key: 0, sticky: None };
 
-fn tied_to(backend: &Backend) -> Wish {
-    Wish { sticky: Some(Sticky::of(STICKY_KEY, &backend.name)), ..ANYWHERE }
+fn tied_to(nth: usize, rotation: &Rotation) -> Wish {
+    Wish { sticky: Some(rotation.members()[nth].sticky), ..ANYWHERE }
+}
+
+/// An exchange with each of the backends.
+fn fill(rotation: &Rotation, now: Instant) -> Vec<Pick> {
+    (0..rotation.members().len()).map(|nth| next(rotation, tied_to(nth, rotation), now).unwrap()).collect()
 }
 
 /// Backends, a queue before them, and a rotation over them in which each takes so many requests at once.
@@ -64,9 +68,9 @@ fn where_nobody_who_waits_would_go_nobody_looks_at_the_list() {
     let (queue, now) = (Arc::default(), Instant::now());
     let backends = backends(3, &queue);
     let rotation = Arc::new(rotation(&backends, &queue, 1));
-    let _first = next(&rotation, tied_to(&backends[0]), now).unwrap();
-    let _waiting = [(); 10].map(|()| waits(&rotation, tied_to(&backends[0]), now));
-    let wishes = [ANYWHERE, ANYWHERE, ANYWHERE, tied_to(&backends[2])];
+    let _first = next(&rotation, tied_to(0, &rotation), now).unwrap();
+    let _waiting = [(); 10].map(|()| waits(&rotation, tied_to(0, &rotation), now));
+    let wishes = [ANYWHERE, ANYWHERE, ANYWHERE, tied_to(2, &rotation)];
     let list = lock(&queue.places);
     let (tell, told) = mpsc::channel();
     let other = Arc::clone(&rotation);
@@ -93,17 +97,17 @@ fn nobody_is_overtaken_on_the_way_to_a_backend_where_it_would_go_too() {
     let (queue, now) = (Arc::default(), Instant::now());
     let backends = backends(2, &queue);
     let small = rotation(&backends, &queue, 1);
-    let full: Vec<Pick> = backends.iter().map(|backend| next(&small, tied_to(backend), now).unwrap()).collect();
-    let mut early = waits(&small, tied_to(&backends[1]), now);
+    let full: Vec<Pick> = fill(&small, now);
+    let mut early = waits(&small, tied_to(1, &small), now);
     // There is room for more now, but the early one does not know that yet.
     let large = rotation(&backends, &queue, 3);
     assert_eq!(next(&large, ANYWHERE, now).unwrap().nth, 0, "nobody waits for this one");
-    let late = waits(&large, tied_to(&backends[1]), now);
+    let late = waits(&large, tied_to(1, &large), now);
     assert!(early.given().is_none() && late.given().is_none(), "the late one leaves it to the early one");
-    assert_eq!(large.take_over(&mut early, tied_to(&backends[1]), &[], now), Some(true));
+    assert_eq!(large.take_over(&mut early, tied_to(1, &large), &[], now), Some(true));
     let given = [&early, &late].map(|waiting| waiting.given().unwrap());
     assert_eq!(given.each_ref().map(|given| given.0), [1, 1]);
-    let another = waits(&large, tied_to(&backends[1]), now);
+    let another = waits(&large, tied_to(1, &large), now);
     drop(given);
     assert!(another.given().is_some());
     drop(full);
@@ -115,9 +119,8 @@ fn a_backend_is_looked_up_once_however_many_wait() {
         let (queue, now) = (Arc::default(), Instant::now());
         let backends = backends(20, &queue);
         let rotation = rotation(&backends, &queue, 1);
-        let mut full: Vec<Pick> =
-            backends.iter().map(|backend| next(&rotation, tied_to(backend), now).unwrap()).collect();
-        let mut waiting: Vec<Waiting> = (1..count).map(|_| waits(&rotation, tied_to(&backends[0]), now)).collect();
+        let mut full: Vec<Pick> = fill(&rotation, now);
+        let mut waiting: Vec<Waiting> = (1..count).map(|_| waits(&rotation, tied_to(0, &rotation), now)).collect();
         waiting.push(waits(&rotation, ANYWHERE, now));
         assert_eq!(LOOKED_UP.take(), 0, "who comes while all are full looks for nobody");
         drop(full.pop());
@@ -132,13 +135,13 @@ fn who_has_left_the_queue_is_wanted_by_nobody() {
     let backends = backends(3, &queue);
     let wanted = || backends.iter().map(|backend| backend.is_wanted()).collect::<Vec<_>>();
     let rotation = rotation(&backends, &queue, 1);
-    let full: Vec<Pick> = backends.iter().map(|backend| next(&rotation, tied_to(backend), now).unwrap()).collect();
-    let tied = waits(&rotation, tied_to(&backends[1]), now);
+    let full: Vec<Pick> = fill(&rotation, now);
+    let tied = waits(&rotation, tied_to(1, &rotation), now);
     assert_eq!(wanted(), [false, true, false]);
-    let mut other = waits(&rotation, tied_to(&backends[1]), now);
+    let mut other = waits(&rotation, tied_to(1, &rotation), now);
     drop(tied);
     assert_eq!(wanted(), [false, true, false]);
-    assert_eq!(rotation.take_over(&mut other, tied_to(&backends[2]), &[], now), Some(true));
+    assert_eq!(rotation.take_over(&mut other, tied_to(2, &rotation), &[], now), Some(true));
     assert_eq!(wanted(), [false, false, true]);
     assert_eq!(rotation.take_over(&mut other, ANYWHERE, &[0], now), Some(true));
     assert_eq!(wanted(), [false, true, true]);
