@@ -318,6 +318,8 @@ fn lines_of_many_clients_at_once_stay_in_their_order_for_each() {
         })
         .collect();
     clients.into_iter().for_each(|client| client.join().unwrap());
+    // All that happens in a few milliseconds is written a moment later.
+    eventually(|| lines(&program).iter().filter(|line| line.what == "closed").count() == 8, "all is told");
     let is_accepted = |line: &Line| line.what.starts_with("accepted");
     let numbers: Vec<String> = lines(&program).into_iter().filter(is_accepted).map(|line| line.client).collect();
     assert_eq!(numbers.len(), 8);
