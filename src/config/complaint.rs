@@ -81,9 +81,10 @@ fn shown(line: &str, section: &str) -> String {
     let rest = line.get(word_end..).unwrap_or_default();
     let value = rest.trim_start();
     let is_one_word = value.is_empty() || value.len() < rest.len() || value.starts_with('=');
+    let is_followed = value.starts_with('=') || !value.contains('=');
     let bare = if !is_one_word {
         0
-    } else if is_plain_section(section) && is_plain_name(word) && rest.matches('=').count() <= 1 {
+    } else if is_plain_section(section) && is_plain_name(word) && rest.matches('=').count() <= 1 && is_followed {
         line.len()
     } else if !is_like_a_name(word) {
         0
@@ -119,7 +120,7 @@ fn is_plain_name(word: &str) -> bool {
 }
 
 /// Whether a key or a section is called something like that.
-fn is_like_a_name(word: &str) -> bool {
+pub(super) fn is_like_a_name(word: &str) -> bool {
     let word = word.trim_matches(['[', ']']);
     // A slip in a name makes it less than 1; of what is no name at all hardly anything is above 0.7.
     let is_like = |name: &str| strsim::jaro_winkler(name, word) > 0.8;

@@ -1,6 +1,6 @@
 //! The configuration file: TOML, read key by key, so that every complaint knows its place.
 
-use super::complaint::{At, Complaint, is_plain_section};
+use super::complaint::{At, Complaint, is_like_a_name, is_plain_section};
 use super::keys::{KEYS, Key, OF_BACKEND, OF_LISTENER, Shape};
 use super::values::one_of;
 use super::{Config, ListenerSettings, same_place};
@@ -253,9 +253,10 @@ impl Reader<'_> {
         }
         for Word { text, at } in self.words(key, value)? {
             (key.read)(into, &text).map_err(|error| {
-                // Whoever mistakes one line of the section for the next may have put the secret there.
-                let shown = if is_plain_section(key.section()) { format!("{text:?}") } else { "this".to_owned() };
-                Flaw { at, what: format!("{shown} is not possible for `{}`", key.path), right: error }
+                // No value is in `what`, which all may see, and it may have come from the environment. And whoever mistakes
+                // one line of the section for the next may have put the secret there.
+                let right = if is_plain_section(key.section()) { format!("{text:?}: {error}") } else { error };
+                Flaw { at, what: format!("this is not possible for `{}`", key.path), right }
             })?;
         }
         self.places.push((key.path, value.span()));
@@ -427,7 +428,12 @@ fn unknown<T>(keys: &[Key<T>], section: &str, name: &Spanned<toml::de::DeString>
             nearest.map(|nearest| format!("the nearest is `{nearest}`")).unwrap_or_default()
         }
     };
-    Flaw { at: name.span(), what: format!("there is no key `{wrong}` {place}"), right }
+    // Where the secret stands, a word that resembles no key may be the secret.
+    let what = match is_plain_section(section) || is_like_a_name(wrong) {
+        true => format!("there is no key `{wrong}` {place}"),
+        false => format!("there is no key of this name {place}"),
+    };
+    Flaw { at: name.span(), what, right }
 }
 
 #[cfg(test)]
@@ -472,5 +478,30 @@ mod tests {
             }
         }
         assert!(complaints > 5_000, "hardly anything was wrong: {complaints}");
+    }
+
+    fn complaint_of(text: &str) -> Complaint {
+        let outcome = File::understand(Path::new("FILE"), text.as_bytes().to_vec(), &mut Config::defaults());
+        outcome.err().unwrap_or_else(|| panic!("this is taken: {text}"))
+    }
+
+    #[test]
+    fn a_key_that_is_none_is_not_named_where_it_may_be_the_secret() {
+        for text in ["\"SECRET\" = \"token\"", "SECRET = \"\"", "SECRET = true"] {
+            let secret = if text.starts_with('"') { SECRET } else { "S3cretOfSixteenMore" };
+            let complaint = complaint_of(&format!("[admin]\n{}\n", text.replace("SECRET", secret)));
+            assert!(!tells(&complaint), "{complaint:#?}");
+            assert!(complaint.full.contains("there is no key of this name in [admin]"), "{complaint:#?}");
+        }
+        assert!(complaint_of("[admin]\ntokne = \"a\"\n").short.contains("there is no key `tokne` in [admin]"));
+    }
+
+    #[test]
+    fn what_is_told_in_short_holds_no_value() {
+        for text in ["[[backend]]\nurl = \"http://user:hunter2@a\"\n", "[timeouts]\nidle = \"hunter2\"\n"] {
+            let Complaint { short, full } = complaint_of(text);
+            assert!(short.starts_with("this is not possible for `") && !short.contains("hunter2"), "{short}");
+            assert!(full.contains("hunter2"), "{full}");
+        }
     }
 }
