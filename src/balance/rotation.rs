@@ -310,8 +310,10 @@ impl Rotation {
 
     /// Whether somebody could be asked at once who has not been asked yet.
     pub fn has_another(&self, tried: &[usize], now: Instant) -> bool {
-        let mut members = self.members.iter().enumerate();
-        members.any(|(nth, member)| !tried.contains(&nth) && !member.drain && member.is_free() && self.is_in(nth, now))
+        let fit = |backup| (0..self.members.len()).filter(move |nth| self.is_fit(*nth, backup, tried, now));
+        let is_free = |nth: usize| self.members[nth].is_free();
+        // As `next` has it: a backup is passed over while another is fit, be that one free or full.
+        if fit(false).next().is_some() { fit(false).any(is_free) } else { fit(true).any(is_free) }
     }
 
     /// One of those that are fit and have room.

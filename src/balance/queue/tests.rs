@@ -149,3 +149,21 @@ fn who_has_left_the_queue_is_wanted_by_nobody() {
     assert!(other.given().is_some());
     assert_eq!(wanted(), [false; 3]);
 }
+
+#[test]
+fn a_backup_is_nobody_else_to_ask_while_another_is_only_full() {
+    let (queue, now) = (Arc::default(), Instant::now());
+    let backends = backends(3, &queue);
+    let members = backends.iter().enumerate().map(|(nth, backend)| {
+        let settings = BackendSettings::at(backend.origin.clone());
+        (Arc::clone(backend), BackendSettings { backup: nth == 2, ..settings })
+    });
+    let balance = BalanceSettings { max_in_flight: Some(1), ..BalanceSettings::default() };
+    let passive = PassiveHealth::default();
+    let rotation = Rotation::new(members, Arc::clone(&queue), &balance, passive, &RetrySettings::default());
+    assert!(rotation.has_another(&[0], now));
+    let full = next(&rotation, tied_to(1, &rotation), now).unwrap();
+    assert!(!rotation.has_another(&[0], now), "the backup will not be asked");
+    assert!(rotation.has_another(&[0, 1], now));
+    drop(full);
+}
