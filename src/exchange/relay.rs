@@ -344,8 +344,11 @@ impl Exchange {
             return Err(Fault::of_response(Flaw::HeadTooLarge).into());
         }
         self.gather = Gather::of_response();
+        desk.moved = true; // from now on the client has its time to take it
         let trial = leg.asked.trial.take();
-        let took = self.upload.answered_after(leg.asked.place.since, desk.now);
+        // The first head tells how long it took; what comes behind an interim response came sooner than it looks.
+        let is_first = self.said == Said::Nothing;
+        let took = self.upload.answered_after(leg.asked.place.since, desk.now).filter(|_| is_first);
         self.snapshot.rotation.answered(&mut leg.asked.place, took, trial, desk.now);
         desk.budget = desk.budget.saturating_sub(end);
         self.record.note_head(self.upload.done(), desk.now);
