@@ -162,7 +162,7 @@ fn a_crowd_does_not_keep_a_probe_out_whatever_it_does() {
     let (balancer, _file) = talkative(&backend);
     // There is place for 64. In the time that each would have alone, such crowds would be here for half a minute and more.
     let ask = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    let rows = [(400, "GET /healthz HTT", 0), (90, ask, 0), (90, ask, 1000)];
+    let rows = [(400, "GET /healthz HTT", 0), (70, ask, 0), (70, ask, 1000)];
     each(rows, |(count, words, bytes_at_once)| {
         let crowd: Vec<TcpStream> = (0..count).map(|_| saying(admin(&balancer), words)).collect();
         let is_over = AtomicBool::new(false);

@@ -37,6 +37,6 @@ pub fn activated() -> io::Result<Vec<Passed>> {
 fn announced() -> u64 {
     let word = |name| env::var(name).unwrap_or_default();
     let pid = word("LISTEN_PID");
-    let is_ours = pid.is_empty() || pid == process::id().to_string();
+    let is_ours = pid.is_empty() || pid.parse() == Ok(process::id());
     if is_ours { word("LISTEN_FDS").parse().unwrap_or(0) } else { 0 }
 }
