@@ -167,3 +167,42 @@ fn a_backup_is_nobody_else_to_ask_while_another_is_only_full() {
     assert!(rotation.has_another(&[0, 1], now));
     drop(full);
 }
+
+#[test]
+fn who_is_given_a_place_is_called_once_and_all_are_when_something_has_changed() {
+    let (queue, now) = (Arc::<Queue>::default(), Instant::now());
+    let rotation = rotation(&backends(1, &queue), &queue, 1);
+    let full = next(&rotation, ANYWHERE, now).unwrap();
+    let waiting = [(); 3].map(|()| waits(&rotation, ANYWHERE, now));
+    assert!(!queue.has_called() && queue.take_called().is_empty());
+    drop(full);
+    assert_eq!((queue.has_called(), queue.take_called().len(), queue.served()), (true, 1, 1));
+    assert!(!queue.has_called() && queue.take_called().is_empty(), "once");
+    queue.call_all();
+    assert_eq!((queue.has_called(), queue.take_called().len()), (true, 2), "two are left");
+    queue.call_all();
+    drop(waiting);
+    queue.call_all();
+    assert!(queue.has_called(), "who was called before is still to be told");
+    queue.take_called();
+    queue.call_all();
+    assert!(!queue.has_called(), "nobody is there");
+}
+
+#[test]
+fn the_oldest_in_the_queue_is_the_first_and_nobody_is_none() {
+    let (queue, now) = (Arc::<Queue>::default(), Instant::now());
+    let rotation = rotation(&backends(1, &queue), &queue, 1);
+    let after = |seconds| now + Duration::from_secs(seconds);
+    assert_eq!(queue.oldest(now), None);
+    let full = next(&rotation, ANYWHERE, now).unwrap();
+    let first = waits(&rotation, ANYWHERE, after(1));
+    assert_eq!(queue.oldest(after(1)), Some(Duration::ZERO));
+    let second = waits(&rotation, ANYWHERE, after(3));
+    assert_eq!(queue.oldest(after(9)), Some(Duration::from_secs(8)));
+    drop(first);
+    assert_eq!(queue.oldest(after(9)), Some(Duration::from_secs(6)));
+    drop(second);
+    assert_eq!(queue.oldest(after(9)), None);
+    drop(full);
+}
