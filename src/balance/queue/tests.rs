@@ -206,3 +206,21 @@ fn the_oldest_in_the_queue_is_the_first_and_nobody_is_none() {
     assert_eq!(queue.oldest(after(9)), None);
     drop(full);
 }
+
+#[test]
+fn beyond_its_limit_the_queue_takes_nobody_who_would_have_to_wait() {
+    let (queue, now) = (Arc::<Queue>::default(), Instant::now());
+    let backends = backends(1, &queue);
+    let small = rotation(&backends, &queue, 1);
+    let full = fill(&small, now);
+    let early = waits(&small, ANYWHERE, now);
+    // There is room for more now, but for the early one first, which does not know that yet.
+    let member = (Arc::clone(&backends[0]), BackendSettings::at(backends[0].origin.clone()));
+    let balance = BalanceSettings { max_in_flight: Some(3), queue: 1, ..BalanceSettings::default() };
+    let passive = PassiveHealth::default();
+    let large = Rotation::new([member], Arc::clone(&queue), &balance, passive, &RetrySettings::default());
+    assert!(matches!(next(&large, ANYWHERE, now), Err(Unserved::QueueFull)));
+    assert_eq!(queue.length(), 1);
+    drop(full);
+    assert!(early.given().is_some());
+}
