@@ -87,7 +87,7 @@ pub struct Desk {
     kind: Budget,
     /// It is spent, and the turn is to be continued.
     cut_short: bool,
-    /// Some byte was written in this turn.
+    /// Some byte was written in this turn, or the head of an answer has come.
     pub(super) moved: bool,
     lines: Vec<u8>,
     clock: access_log::Clock,
