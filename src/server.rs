@@ -93,8 +93,6 @@ pub struct Counters {
     pub spares: usize,
     /// Turns that panicked.
     pub panics: usize,
-    /// Times that a worker had to wait for the baton.
-    pub baton_waits: u64,
     /// Lines that the access log could not keep up with.
     pub log_lines_dropped: u64,
 }
@@ -304,7 +302,6 @@ impl Balancer {
             spares_dead: over_backends(|balance| balance.spares_dead),
             spares: figures.backends.iter().map(|backend| backend.spares).sum(),
             panics: count(figures.panics),
-            baton_waits: figures.workers.iter().map(|worker| worker.baton_waits).sum(),
             log_lines_dropped: figures.log_lines_dropped,
         }
     }

@@ -1,12 +1,11 @@
 //! As many workers as cores, and not one more for ten thousand idle clients.
 //!
-//! A worker waits for the baton, collects the visits that can go on, passes the baton on, and gives each of them a
-//! turn. A turn never waits. A panic in one costs its client's connection, never the worker.
+//! A worker waits until some visits can go on, and gives each of them a turn. A turn never waits. A panic in one costs its client's connection, never the worker.
 
 use crate::error::Reason;
-use crate::exchange::{Budget, Client, Desk, Shared, Turn};
+use crate::exchange::{Client, Desk, Shared, Turn};
 use crate::metrics::Doing;
-use crate::net::{Lead, Unparked};
+use crate::net::Unparked;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -29,16 +28,22 @@ pub fn start(shared: &Arc<Shared>, threads: &mut Vec<JoinHandle<()>>) -> io::Res
 fn work(shared: &Arc<Shared>, worker: usize) {
     let mut desk = Desk::new(Arc::clone(shared), worker);
     let mut ready = Vec::new();
-    let mut times = Times { swept: Instant::now(), resumed: Instant::now() };
-    while let Some(mut baton) = {
+    let mut resumed = Instant::now();
+    let mut swept = resumed;
+    loop {
         desk.tally().note(Doing::Waiting);
-        shared.lot.lead()
-    } {
-        let Some(now) = lead(&mut baton, &mut ready, &mut desk, shared, &mut times) else { return };
-        drop(baton);
+        let Some(rest) = shared.lot.wait(&mut ready) else { return };
+        desk.tally().note(Doing::Working);
+        desk.tally().count_rest(resumed, rest);
+        resumed = rest.until;
+        if resumed.duration_since(swept) >= SWEEP {
+            swept = resumed;
+            shared.live.current().rotation.sweep(resumed);
+            shared.door.sweep(resumed);
+        }
         answer_calls(&mut desk, shared);
         for client in ready.drain(..) {
-            desk.clear(now, Budget::Whole);
+            desk.clear(resumed);
             take_turns(client, &mut desk, shared);
             answer_calls(&mut desk, shared);
         }
@@ -46,65 +51,7 @@ fn work(shared: &Arc<Shared>, worker: usize) {
     }
 }
 
-/// What a worker remembers of the time.
-struct Times {
-    /// When spares were looked at the last time.
-    swept: Instant,
-    /// Since when it has been working.
-    resumed: Instant,
-}
-
-/// Waits, baton in hand, until several clients can go on; returns the time then, or `None` when the lot is closed.
-///
-/// A client that can go on alone gets its turn at once: passing the baton on would wake another worker for nothing.
-/// Meanwhile nobody watches the lot, so that turn is a short one; if it is not enough, it goes on without the baton.
-#[expect(clippy::vec_box, reason = "the lot hands out boxes, and takes them back")]
-fn lead(
-    baton: &mut Lead<'_, Client>,
-    ready: &mut Vec<Box<Client>>,
-    desk: &mut Desk,
-    shared: &Arc<Shared>,
-    times: &mut Times,
-) -> Option<Instant> {
-    loop {
-        desk.tally().note(Doing::Leading);
-        let now = baton.wait(ready)?;
-        desk.tally().note(Doing::Working);
-        if let Some(rest) = baton.rest() {
-            desk.tally().count_rest(times.resumed, rest);
-        }
-        times.resumed = now;
-        if now.duration_since(times.swept) >= SWEEP {
-            times.swept = now;
-            shared.live.current().rotation.sweep(now);
-            shared.door.sweep(now);
-        }
-        if ready.len() > 1 {
-            return Some(now);
-        }
-        if let Some(mut client) = ready.pop() {
-            desk.clear(now, Budget::OneBuffer);
-            if let Some(Turn::Park(watch)) = guarded(&mut client, desk) {
-                let parked =
-                    if desk.is_cut_short() { Err(Unparked::Ready(client)) } else { shared.lot.park(client, watch) };
-                match parked {
-                    Ok(()) => {}
-                    Err(Unparked::Refused(client)) => end(client, desk),
-                    Err(Unparked::Ready(client)) => {
-                        ready.push(client);
-                        return Some(now);
-                    }
-                }
-            }
-            desk.hand_over_lines();
-        }
-        if shared.live.queue.has_called() {
-            return Some(now);
-        }
-    }
-}
-
-/// How often spares are looked at, and a part of the addresses, by whoever leads.
+/// How often spares are looked at, and a part of the addresses, by each worker.
 const SWEEP: Duration = Duration::from_millis(100);
 
 /// Gives those a turn who have been given a place at a backend: by the turn before, that is, by somebody who left one.
@@ -115,7 +62,7 @@ fn answer_calls(desk: &mut Desk, shared: &Arc<Shared>) {
             return;
         }
         for client in called.into_iter().filter_map(|whom| shared.lot.call(whom)) {
-            desk.clear(Instant::now(), Budget::Whole);
+            desk.clear(Instant::now());
             take_turns(client, desk, shared);
         }
     }
@@ -129,7 +76,7 @@ fn take_turns(mut client: Box<Client>, desk: &mut Desk, shared: &Arc<Shared>) {
             Err(Unparked::Refused(client)) => return end(client, desk),
             Ok(()) => return,
         }
-        desk.clear(Instant::now(), Budget::Whole);
+        desk.clear(Instant::now());
     }
 }
 

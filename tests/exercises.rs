@@ -151,22 +151,18 @@ fn chapter_7_the_fifty_first_client_is_closed() {
 
 #[test]
 #[ignore = "an exercise"]
-fn chapter_8_who_leads_sleeps_while_nobody_is_parked_and_no_deadline_is_missed() {
+fn chapter_8_a_worker_sleeps_while_nobody_is_parked_and_no_deadline_is_missed() {
     let lot: Lot<Connection> = Lot::new(1024).unwrap();
-    let mut lead = lot.lead().unwrap();
     let began = Instant::now();
-    lead.wait(&mut Vec::new()).unwrap();
+    lot.wait(&mut Vec::new()).unwrap();
     assert!(began.elapsed() > Duration::from_millis(500), "nobody is parked, and it woke up all the same");
-    drop(lead);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (expired, lateness) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut ready = Vec::new();
-            while let Some(mut lead) = lot.lead() {
-                let Some(now) = lead.wait(&mut ready) else { return };
-                drop(lead);
-                ready.drain(..).for_each(|_visit| expired.send(now).unwrap());
+            while let Some(rest) = lot.wait(&mut ready) {
+                ready.drain(..).for_each(|_visit| expired.send(rest.until).unwrap());
             }
         });
         for _ in 0..3 {
@@ -178,7 +174,7 @@ fn chapter_8_who_leads_sleeps_while_nobody_is_parked_and_no_deadline_is_missed()
             let due = Instant::now() + Duration::from_millis(100);
             lot.admit(mio::net::TcpStream::from_std(near), due, Box::new).unwrap();
             let now = lateness.recv().unwrap();
-            // Not asserted before the lot is closed: the leader would be waited for for ever.
+            // Not asserted before the lot is closed: the thread would be waited for for ever.
             if now < due || now - due > Duration::from_millis(500) {
                 lot.close();
                 panic!("a deadline was not kept: {:?} late", now.saturating_duration_since(due));

@@ -42,13 +42,12 @@ fn admit(lot: &Lot<Visit>, near: mio::net::TcpStream, deadline: Instant) {
     lot.admit(near, deadline, visit).unwrap();
 }
 
-/// Leads until a visit comes out.
+/// Waits until a visit comes out.
 fn next(lot: &Lot<Visit>) -> Box<Visit> {
     let began = Instant::now();
     let mut ready = Vec::new();
-    let mut lead = lot.lead().unwrap();
     while ready.is_empty() {
-        lead.wait(&mut ready).unwrap();
+        lot.wait(&mut ready).unwrap();
         assert!(began.elapsed() < PATIENCE, "nobody came out of the lot");
     }
     assert_eq!(ready.len(), 1);
@@ -157,7 +156,7 @@ fn thousands_of_deadlines_at_once_are_all_kept() {
     let mut out = 0;
     let began = Instant::now();
     while out < 200 {
-        lot.lead().unwrap().wait(&mut ready).unwrap();
+        lot.wait(&mut ready).unwrap();
         out += ready.drain(..).count();
         assert!(began.elapsed() < PATIENCE, "{out} of 200 came out");
     }
@@ -188,7 +187,7 @@ fn a_drain_ends_the_idle_and_no_others_and_lets_none_park_again() {
 }
 
 #[test]
-fn a_closed_lot_gives_everything_back_and_nobody_a_baton() {
+fn a_closed_lot_gives_everything_back_and_lets_nobody_wait() {
     let lot = Arc::new(lot());
     let (near, _far) = pair();
     admit(&lot, near, later());
@@ -197,11 +196,7 @@ fn a_closed_lot_gives_everything_back_and_nobody_a_baton() {
             let lot = Arc::clone(&lot);
             thread::spawn(move || {
                 let mut ready = Vec::new();
-                while let Some(mut lead) = lot.lead() {
-                    if lead.wait(&mut ready).is_none() {
-                        break;
-                    }
-                }
+                while lot.wait(&mut ready).is_some() {}
             })
         })
         .collect();
@@ -325,11 +320,7 @@ fn in_a_storm_no_wake_up_is_lost_and_no_visit_is_in_two_hands() {
             let (lot, stock) = (Arc::clone(&lot), Arc::clone(&stock));
             thread::spawn(move || {
                 let mut ready = Vec::new();
-                while let Some(mut lead) = lot.lead() {
-                    if lead.wait(&mut ready).is_none() {
-                        return;
-                    }
-                    drop(lead);
+                while lot.wait(&mut ready).is_some() {
                     for mut visit in ready.drain(..) {
                         while let Ok(watch) = turn(&mut visit, &stock, echo) {
                             match lot.park(visit, watch) {
@@ -382,11 +373,7 @@ fn a_byte_that_comes_while_the_one_before_it_is_read_is_not_forgotten() {
             let lot = Arc::clone(&lot);
             thread::spawn(move || {
                 let mut ready = Vec::new();
-                while let Some(mut lead) = lot.lead() {
-                    if lead.wait(&mut ready).is_none() {
-                        return;
-                    }
-                    drop(lead);
+                while lot.wait(&mut ready).is_some() {
                     for mut visit in ready.drain(..) {
                         while let Ok(n) = read_some(&mut visit) {
                             visit.pending.resize(visit.pending.len() + n, b'x');

@@ -96,7 +96,6 @@ fn workers(view: &View) -> Vec<Value> {
                 "turns_per_second": rate(now.turns.saturating_sub(then.turns) as f64, view),
                 "busy_share": rate(now.busy.saturating_sub(then.busy).as_secs_f64(), view).min(1.0),
                 "busy_us": micros(now.busy),
-                "baton_waits": now.baton_waits,
                 "panics": now.panics,
             })
         })

@@ -79,14 +79,13 @@ const QUEUE: [Place; 5] = [
     ("turned away", "/queue/full"),
 ];
 
-const WORKERS: [Place; 8] = [
+const WORKERS: [Place; 7] = [
     ("worker", "/id"),
     ("doing", "/doing"),
     ("busy", "/busy_share"),
     ("turns a second", "/turns_per_second"),
     ("turns", "/turns"),
     ("has worked for", "/busy_us"),
-    ("waits for the baton", "/baton_waits"),
     ("panics", "/panics"),
 ];
 

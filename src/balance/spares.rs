@@ -274,10 +274,9 @@ mod tests {
         house.backend.sweep(house.after(2000));
         assert_eq!(house.backend.spares(), 1);
         drop(far);
-        let mut lead = house.lot.lead().unwrap();
         while house.backend.spares() > 0 {
             assert!(house.start.elapsed() < PATIENCE, "{number} is not closed");
-            lead.wait(&mut Vec::new()).unwrap(); // the kernel says so
+            house.lot.wait(&mut Vec::new()).unwrap(); // the kernel says so
             house.backend.sweep(house.after(3000));
         }
         assert_eq!(house.backend.account.read().spares_dead, 1);

@@ -83,10 +83,6 @@ pub struct Desk {
     pub(super) out: Vec<u8>,
     /// How many bytes this turn may still read.
     pub(super) budget: usize,
-    /// What to do when that is spent.
-    kind: Budget,
-    /// It is spent, and the turn is to be continued.
-    cut_short: bool,
     /// Some byte was written in this turn, or the head of an answer has come.
     pub(super) moved: bool,
     lines: Vec<u8>,
@@ -105,8 +101,6 @@ impl Desk {
             live,
             out: Vec::with_capacity(4096),
             budget: BUDGET,
-            kind: Budget::Whole,
-            cut_short: false,
             moved: false,
             lines: Vec::new(),
             clock: access_log::Clock::default(),
@@ -125,7 +119,7 @@ impl Desk {
     }
 
     /// Makes ready for a turn.
-    pub fn clear(&mut self, now: Instant, budget: Budget) {
+    pub fn clear(&mut self, now: Instant) {
         self.now = now;
         self.tally().count_turn();
         if self.live.refresh(&self.shared.live) {
@@ -133,27 +127,13 @@ impl Desk {
             self.inbound.resize(buffer_size(&self.live).max(self.inbound.len()), 0);
         }
         self.moved = false;
-        self.kind = budget;
-        self.cut_short = false;
-        self.budget = match budget {
-            Budget::Whole => BUDGET,
-            Budget::OneBuffer => self.inbound.len(),
-        };
-    }
-
-    /// The turn was a short one, and has more to do: it is to be continued, rather than parked.
-    pub fn is_cut_short(&self) -> bool {
-        self.cut_short
+        self.budget = BUDGET;
     }
 
     /// Ends a turn that has moved enough bytes, but could move more from this connection: others go first.
-    pub(super) fn spend(&mut self, from: &mut Connection) -> io::Result<()> {
+    pub(super) fn spend(&self, from: &mut Connection) -> io::Result<()> {
         from.note(format_args!("this turn has moved enough: others go first"));
-        match self.kind {
-            Budget::OneBuffer => self.cut_short = true,
-            Budget::Whole => from.let_others_go_first()?,
-        }
-        Ok(())
+        from.let_others_go_first()
     }
 
     /// Hands the lines of this batch of turns over to the access log.
@@ -232,13 +212,4 @@ fn next_number(state: &mut u64) -> u64 {
 /// Larger than any head may be.
 fn buffer_size(live: &View) -> usize {
     BUFFER.max(live.config.request_limits.head_bytes.max(live.config.response_head_bytes) + CHUNK_HEAD_ROOM)
-}
-
-/// How much a turn may move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Budget {
-    /// As much as a turn may move at most.
-    Whole,
-    /// One buffer: the worker holds the baton, and everybody else waits for it.
-    OneBuffer,
 }

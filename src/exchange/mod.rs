@@ -36,7 +36,7 @@ mod upload;
 mod watched;
 mod wish;
 
-pub use desk::{Budget, Desk, Shared};
+pub use desk::{Desk, Shared};
 pub use door::{Arrival, Door};
 
 use crate::addresses::Guest;

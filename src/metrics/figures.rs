@@ -94,10 +94,6 @@ pub struct WorkerFigures {
     pub turns: u64,
     /// How long it has worked in all.
     pub busy: Duration,
-    /// How often it had to wait for the baton.
-    pub baton_waits: u64,
-    /// How long it has waited for the baton.
-    pub baton_waited: Duration,
     /// Turns of its that panicked.
     pub panics: u64,
 }
@@ -237,15 +233,7 @@ impl Counted {
 
 impl WorkerFigures {
     fn read(tally: &Tally) -> WorkerFigures {
-        let (baton_waits, baton_waited) = tally.baton();
-        WorkerFigures {
-            doing: tally.doing(),
-            turns: tally.turns(),
-            busy: tally.busy(),
-            baton_waits,
-            baton_waited,
-            panics: tally.panics(),
-        }
+        WorkerFigures { doing: tally.doing(), turns: tally.turns(), busy: tally.busy(), panics: tally.panics() }
     }
 }
 

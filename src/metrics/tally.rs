@@ -24,9 +24,6 @@ pub struct Tally {
     /// Nanoseconds.
     busy: Count,
     stretches: Histogram,
-    baton_waits: Count,
-    /// Nanoseconds.
-    baton_waited: Count,
     doing: AtomicU8,
     /// How many samples are still wanted.
     wanted: Count,
@@ -71,24 +68,21 @@ pub(super) struct Counted {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Doing {
-    /// It waits for the baton.
+    /// It waits for events.
     #[default]
     Waiting,
-    /// It waits for events, baton in hand.
-    Leading,
     /// It gives turns.
     Working,
 }
 
 impl Doing {
     /// All that a worker may do.
-    pub const ALL: [Doing; 3] = [Doing::Waiting, Doing::Leading, Doing::Working];
+    pub const ALL: [Doing; 2] = [Doing::Waiting, Doing::Working];
 
     /// The word for it.
     pub const fn word(self) -> &'static str {
         match self {
             Doing::Waiting => "waiting",
-            Doing::Leading => "leading",
             Doing::Working => "working",
         }
     }
@@ -201,10 +195,6 @@ impl Tally {
         let busy = rest.since.saturating_duration_since(resumed);
         self.busy.add(nanoseconds(busy));
         self.stretches.count(busy.into());
-        if let Some(waited) = rest.for_baton {
-            self.baton_waits.add(1);
-            self.baton_waited.add(nanoseconds(waited));
-        }
     }
 
     /// Somebody watches: the next exchanges that end are to be told of, so many of them.
@@ -260,10 +250,6 @@ impl Tally {
 
     pub(super) fn stretches(&self) -> Distribution {
         self.stretches.read()
-    }
-
-    pub(super) fn baton(&self) -> (u64, Duration) {
-        (self.baton_waits.get(), Duration::from_nanos(self.baton_waited.get()))
     }
 
     pub(super) fn doing(&self) -> Doing {

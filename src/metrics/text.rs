@@ -88,16 +88,12 @@ pub const METRICS: &[Metric] = &[
         |m, f, _| m.each_worker(f, |worker| worker.turns)),
     metric("threadbare_worker_busy_seconds_total", "counter", "worker", "Time that a worker has worked.",
         |m, f, _| m.each_worker(f, |worker| worker.busy.as_secs_f64())),
-    metric("threadbare_worker_state", "gauge", "worker, state", "1 for what a worker does now: waiting, leading or working.",
+    metric("threadbare_worker_state", "gauge", "worker, state", "1 for what a worker does now: waiting or working.",
         |m, f, _| for (nth, worker) in f.workers.iter().enumerate() {
             Doing::ALL.iter().for_each(|doing| m.add(&[&nth.to_string(), doing.word()], u8::from(worker.doing == *doing)));
         }),
     metric("threadbare_worker_stretch_seconds", "histogram", "", "How long a worker works from one wait to the next.",
         |m, f, _| m.add_histogram(&[], &f.stretches)),
-    metric("threadbare_worker_baton_waits_total", "counter", "worker", "How often a worker had to wait for the baton.",
-        |m, f, _| m.each_worker(f, |worker| worker.baton_waits)),
-    metric("threadbare_worker_baton_wait_seconds_total", "counter", "worker", "Time that a worker has waited for the baton.",
-        |m, f, _| m.each_worker(f, |worker| worker.baton_waited.as_secs_f64())),
     metric("threadbare_panics_total", "counter", "", "Turns that panicked; each has cost a connection.",
         |m, f, _| m.add(&[], f.panics)),
     metric("threadbare_backend_up", "gauge", "backend", "1 if the backend gets requests: it is neither ejected nor down nor drained.",

@@ -1,7 +1,7 @@
 //! When a parked visit has waited long enough.
 //!
-//! One atomic number per descriptor, in ticks of 100 ms; whoever holds the baton looks through all of them once a
-//! tick (20,000 take some fifteen microseconds: they lie side by side). Nothing has to be cancelled, no heap kept in order,
+//! One atomic number per descriptor, in ticks of 100 ms; whoever waits first in a tick looks through all of them
+//! (20,000 take some fifteen microseconds: they lie side by side). Nothing has to be cancelled, no heap kept in order,
 //! and a nearer deadline needs no wake-up, for the price of being up to a tick late.
 //!
 //! In the same number stands what the visit waits for, as its owner calls it: so how many wait for what can be counted
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
 /// Ticks since the start, counted from 1.
-pub(super) type Tick = u32;
+type Tick = u32;
 
 /// So many bits say what is waited for; the rest is the tick.
 const KIND_BITS: u32 = 8;
@@ -53,11 +53,11 @@ impl Deadlines {
         self.words.at(descriptor).store(0, Ordering::Relaxed);
     }
 
-    /// The descriptors from `first` on whose deadline is not after `now`.
-    pub(super) fn expired(&self, first: usize, now: Tick) -> impl Iterator<Item = usize> {
+    /// The descriptors whose deadline is not after `now`.
+    pub(super) fn expired(&self, now: Tick) -> impl Iterator<Item = usize> {
         let is_due =
             move |word: &AtomicU64| (1..=u64::from(now)).contains(&(word.load(Ordering::Relaxed) >> KIND_BITS));
-        self.words.iter_from(first).filter(move |(_, deadline)| is_due(deadline)).map(|(descriptor, _)| descriptor)
+        self.words.iter_from(0).filter(move |(_, deadline)| is_due(deadline)).map(|(descriptor, _)| descriptor)
     }
 
     /// How many wait for each kind of thing, the greatest number standing for all beyond it.

@@ -9,38 +9,32 @@
 //!
 //! Why no visit is in two hands: both of its sockets wake the same slot, and a visit is moved out of it under the lock.
 //!
-//! The kernel is asked through one `Poll`, which is handed from worker to worker: the *baton*. Whoever holds it waits
-//! for events, collects the visits that they wake, passes the baton on, and only then begins to work
-//! (the Leader/Followers pattern). Owning the baton is leading; there is no other state that could disagree.
+//! Workers wait for events all at once, and each event is told to one of them. So it may happen that one worker adds a hint
+//! while another, which was told of an earlier event of the same socket, has the visit in hand. Both arguments hold then
+//! too: they speak of words and locks, not of who uses them.
 
 use super::connection::{Caller, Connection, descriptor};
-use super::deadlines::{Deadlines, Tick};
-use super::hints::{BROKEN, CALLED, CLOSED, Hints, Key, READABLE, WRITABLE, Wants};
+use super::deadlines::Deadlines;
+use super::hints::{CALLED, Hints, Key, Wants};
+use super::poller::Poller;
 use super::table::Table;
-use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::net::TcpStream;
-use mio::{Events, Poll, Token, Waker};
-use std::io::{self, ErrorKind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// At most so many events are taken at once. With 1,024, one worker hoarded five turns for each of the other's.
-const EVENTS_A_HOLD: usize = 8;
-
 /// At most so many expired visits are handed out at once.
-const EXPIRED_A_HOLD: usize = 64;
-
-const WAKER: Token = Token(usize::MAX);
+const EXPIRED_AT_ONCE: usize = 64;
 
 /// The lot of visits of type `V`.
 pub struct Lot<V> {
     hints: Arc<Hints>,
     slots: Table<Slot<V>>,
+    poller: Poller,
     deadlines: Deadlines,
-    pass: Sender<Baton>,
-    receive: Receiver<Baton>,
-    waker: Waker,
+    /// The last tick whose deadlines have been looked at, or are being.
+    looked_at: AtomicU32,
     /// Set with the beginning of a drain: until then, idle visits may still park.
     grace: OnceLock<Instant>,
     /// Nothing may park any more, and no worker need wait.
@@ -115,13 +109,13 @@ pub enum Unparked<V> {
     Refused(Box<V>),
 }
 
-/// What is passed from hand to hand.
-struct Baton {
-    poll: Poll,
-    events: Events,
-    /// The last tick whose deadlines have been looked at, and where to go on if that was interrupted.
-    looked_at: Tick,
-    look_on_from: Option<usize>,
+/// A time in which a worker did nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Rest {
+    /// When it began to wait.
+    pub since: Instant,
+    /// When it went on.
+    pub until: Instant,
 }
 
 impl<V> Lot<V> {
@@ -130,21 +124,17 @@ impl<V> Lot<V> {
     /// # Errors
     /// The kernel's, when it has no poll to give.
     pub fn new(descriptor_limit: usize) -> io::Result<Lot<V>> {
-        let poll = Poll::new()?;
-        let (pass, receive) = bounded(1);
-        let lot = Lot {
-            hints: Arc::new(Hints::new(descriptor_limit, poll.registry().try_clone()?)),
+        let poller = Poller::new()?;
+        Ok(Lot {
+            hints: Arc::new(Hints::new(descriptor_limit, poller.registry().try_clone()?)),
             slots: Table::new(descriptor_limit),
+            poller,
             deadlines: Deadlines::new(descriptor_limit),
-            waker: Waker::new(poll.registry(), WAKER)?,
+            looked_at: AtomicU32::new(0),
             grace: OnceLock::new(),
             closed: AtomicBool::new(false),
             looks: AtomicU64::new(0),
-            pass,
-            receive,
-        };
-        lot.pass_on(Baton { poll, events: Events::with_capacity(EVENTS_A_HOLD), looked_at: 0, look_on_from: None });
-        Ok(lot)
+        })
     }
 
     /// Parks a new client's visit, made from its connection: a client that says nothing never costs a turn.
@@ -206,19 +196,41 @@ impl<V> Lot<V> {
         self.rouse(whom.0, CALLED)
     }
 
-    /// Waits for the baton, and holds it until the result is dropped. `None`: the lot is closed.
-    pub fn lead(&self) -> Option<Lead<'_, V>> {
-        let mut waited_since = None;
-        let baton = self.receive.try_recv().ok().or_else(|| {
-            waited_since = Some(Instant::now());
-            self.receive.recv().ok()
-        });
-        let lead = Lead { lot: self, baton, waited_since, rest: None };
-        if self.closed.load(Ordering::Acquire) { None } else { Some(lead) }
+    /// Waits until some visits can go on, or a tick has passed. Visits whose deadline has passed are among them: they get
+    /// one last look whether something has come. Any number of workers may wait. `None`: the lot is closed.
+    pub fn wait(&self, ready: &mut Vec<Box<V>>) -> Option<Rest> {
+        let since = Instant::now();
+        let is_behind = self.looked_at.load(Ordering::Relaxed) < self.deadlines.tick_at(since);
+        let timeout = if is_behind { Duration::ZERO } else { self.deadlines.to_next_tick(since) };
+        self.poller.wait(timeout, |token, hints| ready.extend(self.rouse(Key::of_token(token), hints)));
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        let until = Instant::now();
+        self.look_for_expired(until, ready);
+        if self.closed.load(Ordering::Acquire) && ready.is_empty() {
+            self.poller.wake(); // the next one too, and so on
+            return None;
+        }
+        Some(Rest { since, until })
     }
 
-    fn pass_on(&self, baton: Baton) {
-        self.pass.try_send(baton).expect("there is one baton, and the channel has room for one");
+    /// Whoever comes first in a tick looks through the deadlines.
+    fn look_for_expired(&self, time: Instant, ready: &mut Vec<Box<V>>) {
+        let now = self.deadlines.tick_at(time);
+        let before = self.looked_at.fetch_max(now, Ordering::Relaxed);
+        if before >= now {
+            return;
+        }
+        let mut expired = self.deadlines.expired(now);
+        for descriptor in expired.by_ref().take(EXPIRED_AT_ONCE) {
+            let Ok(descriptor) = u32::try_from(descriptor) else { continue };
+            // The deadline is looked at again under the lock: the visit may have been taken and parked anew.
+            ready.extend(self.take(descriptor, |parked| parked.watch.deadline <= time));
+        }
+        if expired.next().is_some() {
+            // Thousands may expire together: the others are for somebody else.
+            self.looked_at.store(before, Ordering::Relaxed);
+            self.poller.wake();
+        }
     }
 
     /// Begins a drain: an idle visit stays until `grace` at most, and none is parked again after that.
@@ -244,13 +256,10 @@ impl<V> Lot<V> {
         self.grace.get().is_some()
     }
 
-    /// Ends all waiting: every parked visit is given back, none will be parked again, and every worker gets `None`
-    /// for a baton.
+    /// Ends all waiting: every parked visit is given back, none will be parked again, and no worker waits any more.
     pub fn close(&self) -> Vec<Box<V>> {
         self.closed.store(true, Ordering::Release);
-        if let Err(error) = self.waker.wake() {
-            log::error!("the workers could not be woken: {error}"); // the next tick will
-        }
+        self.poller.wake();
         self.take_all(|_, _| true)
     }
 
@@ -318,102 +327,4 @@ impl<V> Slot<V> {
         // Nothing panics under this lock that could leave the slot half written.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The baton, held.
-pub struct Lead<'l, V> {
-    lot: &'l Lot<V>,
-    baton: Option<Baton>,
-    /// Since when the baton was waited for, if it was not to be had at once.
-    waited_since: Option<Instant>,
-    rest: Option<Rest>,
-}
-
-/// What a worker did before it could go on: nothing.
-#[derive(Clone, Copy, Debug)]
-pub struct Rest {
-    /// Since when.
-    pub since: Instant,
-    /// How much of the time it waited for the baton, if it had to.
-    pub for_baton: Option<Duration>,
-}
-
-impl<V> Lead<'_, V> {
-    /// Waits until some visits can go on, or a tick has passed, and returns the time then. Visits whose deadline has
-    /// passed are among them: they get one last look whether something has come. `None`: the lot is closed.
-    pub fn wait(&mut self, ready: &mut Vec<Box<V>>) -> Option<Instant> {
-        let lot = self.lot;
-        let baton = self.baton.as_mut()?;
-        let began = Instant::now();
-        let waited_since = self.waited_since.take();
-        let for_baton = waited_since.map(|since| began.saturating_duration_since(since));
-        self.rest = Some(Rest { since: waited_since.unwrap_or(began), for_baton });
-        let timeout = match baton.look_on_from {
-            Some(_) => Duration::ZERO,
-            None => lot.deadlines.to_next_tick(began),
-        };
-        match baton.poll.poll(&mut baton.events, Some(timeout)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => log::error!("the kernel would not say which sockets are ready: {error}"),
-        }
-        lot.looks.fetch_add(1, Ordering::Relaxed);
-        for event in baton.events.iter().filter(|event| event.token() != WAKER) {
-            ready.extend(lot.rouse(Key::of_token(event.token()), hints_of(event)));
-        }
-        let now = Instant::now();
-        baton.look_for_expired(lot, now, ready);
-        if lot.closed.load(Ordering::Acquire) && ready.is_empty() { None } else { Some(now) }
-    }
-}
-
-impl<V> Lead<'_, V> {
-    /// What came before the last [`Lead::wait`] returned. The clock is looked at for it only where it was anyway, or
-    /// where a wake-up by another worker costs a hundred times as much.
-    pub fn rest(&self) -> Option<Rest> {
-        self.rest
-    }
-}
-
-impl<V> Drop for Lead<'_, V> {
-    fn drop(&mut self) {
-        if let Some(baton) = self.baton.take() {
-            self.lot.pass_on(baton);
-        }
-    }
-}
-
-impl Baton {
-    /// Once a tick, in portions: thousands of visits may expire together.
-    fn look_for_expired<V>(&mut self, lot: &Lot<V>, time: Instant, ready: &mut Vec<Box<V>>) {
-        let now = lot.deadlines.tick_at(time);
-        if self.look_on_from.is_none() && now == self.looked_at {
-            return;
-        }
-        self.looked_at = now;
-        let first = self.look_on_from.take().unwrap_or(0);
-        let mut expired = lot.deadlines.expired(first, now);
-        for descriptor in expired.by_ref().take(EXPIRED_A_HOLD) {
-            let Ok(descriptor) = u32::try_from(descriptor) else { continue };
-            // The deadline is looked at again under the lock: the visit may have been taken and parked anew.
-            let is_due = |parked: &mut Parked<V>| parked.watch.deadline <= time;
-            ready.extend(lot.take(descriptor, is_due));
-        }
-        self.look_on_from = expired.next();
-    }
-}
-
-fn hints_of(event: &mio::event::Event) -> u8 {
-    let mut hints = 0;
-    for (is_so, hint) in [
-        (event.is_readable(), READABLE),
-        (event.is_writable(), WRITABLE),
-        (event.is_read_closed(), READABLE | CLOSED),
-        (event.is_write_closed() || event.is_error(), READABLE | WRITABLE | CLOSED | BROKEN),
-    ] {
-        if is_so {
-            hints |= hint;
-        }
-    }
-    hints
 }

@@ -1,7 +1,7 @@
 //! Sockets, and where they wait.
 //!
 //! Nothing here knows HTTP: bytes are bytes, and a visit to the lot is whatever its owner parks there. What the room
-//! promises to the rooms above: no call in it blocks but waiting with the baton in hand, and a wake-up is never lost.
+//! promises to the rooms above: no call in it blocks but waiting for events, and a wake-up is never lost.
 //!
 //! - `descriptors`: how many sockets the process may have;
 //! - `table`: one entry for each descriptor number, made when it is first needed;
@@ -9,7 +9,8 @@
 //! - `connection`: one non-blocking TCP connection;
 //! - `observer`: somebody who listens to what happens on connections;
 //! - `deadlines`: when a parked visit has waited long enough;
-//! - `lot`: where visits are parked, and the baton by which workers take turns in watching them;
+//! - `poller`: which sockets have something to do;
+//! - `lot`: where visits are parked, and where workers wait for those that can go on;
 //! - `headcount`: how many are here, and a wait until nobody is;
 //! - `network`: addresses that begin with the same bits;
 //! - `probe`: short connections that find out whether anybody is there;
@@ -29,6 +30,7 @@ mod listener;
 mod lot;
 mod network;
 mod observer;
+mod poller;
 mod probe;
 pub mod proxy_protocol;
 mod table;
@@ -39,7 +41,7 @@ pub use descriptors::{is_out_of_descriptors, is_shortage, raise_limit};
 pub use headcount::Headcount;
 pub use hints::Wants;
 pub use listener::{Bound, Handle, Listeners, Passed, bind, limit_send_buffer};
-pub use lot::{Lead, Lot, Rest, Unparked, Watch};
+pub use lot::{Lot, Rest, Unparked, Watch};
 pub use network::Network;
 pub use observer::{Call, Observer};
 pub use probe::{Found, ProbeStopper, Probes};

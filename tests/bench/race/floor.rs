@@ -1,7 +1,7 @@
 //! The floor: a relay on the same lot that parses nothing.
 //!
-//! Each client has a backend connection of its own; what comes from one goes to the other, as it is. Two workers pass
-//! the baton exactly as ours do. What we need beyond it is what HTTP and balancing cost: it can be compared with, but
+//! Each client has a backend connection of its own; what comes from one goes to the other, as it is. Two workers wait
+//! exactly as ours do. What we need beyond it is what HTTP and balancing cost: it can be compared with, but
 //! not beaten by much.
 
 use std::io::{self, ErrorKind};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use threadbare::net::{Connection, Lead, Listeners, Lot, Unparked, Wants, Watch, bind, raise_limit};
+use threadbare::net::{Connection, Listeners, Lot, Unparked, Wants, Watch, bind, raise_limit};
 
 /// A client, its backend, and what the backend could not take before it was connected.
 struct Pair {
@@ -54,29 +54,9 @@ fn in_an_hour() -> Instant {
 fn work(relay: &Relay) {
     let mut buffer = vec![0; 64 * 1024];
     let mut ready = Vec::new();
-    while let Some(mut baton) = relay.lot.lead() {
-        if !lead(relay, &mut baton, &mut ready, &mut buffer) {
-            return;
-        }
-        drop(baton);
+    while relay.lot.wait(&mut ready).is_some() {
         for pair in ready.drain(..) {
             take_turns(relay, pair, &mut buffer);
-        }
-    }
-}
-
-/// Waits until several can go on; who can go on alone gets a turn under the baton.
-#[expect(clippy::vec_box, reason = "the lot hands out boxes, and takes them back")]
-fn lead(relay: &Relay, baton: &mut Lead<'_, Pair>, ready: &mut Vec<Box<Pair>>, buffer: &mut [u8]) -> bool {
-    loop {
-        if baton.wait(ready).is_none() {
-            return false;
-        }
-        if ready.len() > 1 {
-            return true;
-        }
-        if let Some(pair) = ready.pop() {
-            take_turns(relay, pair, buffer);
         }
     }
 }
