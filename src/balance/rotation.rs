@@ -7,6 +7,9 @@
 //! A turn that falls to a backend which can't take it (ejected, full, tried already) goes to one of the others, by a
 //! second counter: were it simply the next in the order, a dead backend's neighbour would get a double share.
 
+#[cfg(test)]
+mod tests;
+
 use super::backend::InFlight;
 use super::queue::{Queue, Waiting};
 use super::{
