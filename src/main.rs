@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use threadbare::balance::BackendSettings;
 use threadbare::demo::{self, DemoBackend};
 use threadbare::net::handover::{self, Offer};
@@ -20,6 +20,9 @@ use threadbare::{Balancer, Config, StartError, logger};
 
 /// Something was cut short.
 const CUT: u8 = 3;
+
+/// Signals that come closer together than this are one: `timeout`, and some shells, tell a process and its group.
+const ECHO: Duration = Duration::from_millis(200);
 
 /// What a signal says.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,10 +36,10 @@ enum Word {
 }
 
 fn main() -> ExitCode {
-    let passed = net::activated(); // before any thread is there to see the environment change
+    let activated = net::activated(); // before any thread is there to see the environment change
     let config = Config::from_args(std::env::args_os().skip(1)).unwrap_or_else(|error| error.exit());
     logger::start(config.log_level);
-    let code = run(passed, config).unwrap_or_else(|error| {
+    let code = run(activated, config).unwrap_or_else(|error| {
         // Not through the logger: whoever started the program must see this, whatever the log level.
         eprintln!("threadbare: {error}");
         ExitCode::FAILURE
@@ -45,9 +48,12 @@ fn main() -> ExitCode {
     code
 }
 
-fn run(passed: io::Result<Vec<Passed>>, config: Config) -> Result<ExitCode, StartError> {
+fn run(activated: io::Result<(Vec<Passed>, Vec<String>)>, config: Config) -> Result<ExitCode, StartError> {
     let system = |what| move |error| StartError::System(what, error);
-    let mut passed = passed.map_err(system("at the sockets of the service manager"))?;
+    let (mut passed, complaints) = activated.map_err(system("at the sockets of the service manager"))?;
+    for complaint in complaints {
+        log::warn!("{complaint}");
+    }
     let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT]).map_err(system("the signals"))?;
     let is_taken = Arc::new(AtomicBool::new(false));
     let mut next = {
@@ -103,14 +109,17 @@ fn run(passed: io::Result<Vec<Passed>>, config: Config) -> Result<ExitCode, Star
     let delay = if word == Word::Taken { Duration::ZERO } else { current.timeouts.drain_delay };
     let timeout = current.timeouts.drain;
     let (end_delay, delay_ends) = mpsc::channel();
+    let mut asked = (word == Word::End).then(Instant::now);
     thread::spawn(move || {
-        let mut was_asked = word == Word::End;
         loop {
             match next() {
                 Word::Reload => reopen_logs(), // a log may be rotated while a long drain goes on
                 Word::Taken => _ = end_delay.send(()),
-                Word::End if was_asked => std::process::exit(i32::from(CUT)), // asked twice: now
-                Word::End => was_asked = true,
+                Word::End => match asked {
+                    Some(first) if first.elapsed() >= ECHO => std::process::exit(i32::from(CUT)), // asked twice: now
+                    Some(_) => {}
+                    None => asked = Some(Instant::now()),
+                },
             }
         }
     });

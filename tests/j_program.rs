@@ -369,10 +369,28 @@ fn a_second_signal_ends_it_at_once() {
         backend.wait_for_requests(1);
         program.signal(first);
         program.stderr.wait_for("draining");
+        thread::sleep(Duration::from_millis(250)); // closer together they would be one
         program.signal(second);
         assert_eq!(program.exit_code(), 3);
         gate.open();
     });
+}
+
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one() {
+    let gate = Gate::new();
+    let backend = holding(&gate);
+    let mut program = Program::start([backend.url()]);
+    let mut client = Client::connect(program.address());
+    client.send(GET_HELD);
+    backend.wait_for_requests(1);
+    program.signal(Signal::TERM);
+    program.stderr.wait_for("draining");
+    program.signal(Signal::TERM);
+    program.wait_until_refusing();
+    gate.open();
+    assert_eq!(client.read_response("GET").status, 200);
+    assert_eq!(program.exit_code(), 0);
 }
 
 // What it tells.

@@ -216,7 +216,8 @@ fn sockets_from_a_service_manager_are_found() {
 #[test]
 #[ignore = "the other process of the test above"]
 fn started_with_a_socket() {
-    let passed = net::activated().unwrap();
+    let (passed, complaints) = net::activated().unwrap();
+    assert!(complaints.is_empty(), "{complaints:?}");
     assert_eq!(passed.len(), 1);
     assert_eq!(passed[0].address, passed[0].socket.local_addr().unwrap());
     let wanted: Vec<_> = passed.iter().map(|passed| (passed.address, "activated")).collect();
@@ -242,7 +243,18 @@ fn sockets_for_another_process_are_left_alone() {
 #[test]
 #[ignore = "the other process of the test above"]
 fn started_with_somebody_elses_socket() {
-    assert!(net::activated().unwrap().is_empty());
+    assert!(net::activated().unwrap().0.is_empty());
+}
+
+#[test]
+fn a_socket_from_a_service_manager_that_is_of_no_use_is_told_of() {
+    let taken = TcpListener::bind(ANY).unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let script = "exec 3</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_threadbare"), "--listen", &listen, "127.0.0.1:9"]);
+    let said = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    assert!(said.contains("WARN") && said.contains("socket 0 of the service manager is of no use here"), "{said}");
 }
 
 #[test]
