@@ -1,6 +1,7 @@
 //! As many workers as cores, and not one more for ten thousand idle clients.
 //!
-//! A worker waits until some visits can go on, and gives each of them a turn. A turn never waits. A panic in one costs its client's connection, never the worker.
+//! A worker waits until some visits can go on, and gives each of them a turn. A turn never waits. A panic in one costs
+//! its client's connection, never the worker.
 
 use crate::error::Reason;
 use crate::exchange::{Client, Desk, Shared, Turn};

@@ -1,4 +1,4 @@
-//! Where visits wait, and how workers take turns in watching over them.
+//! Where visits wait, and how all workers watch over them.
 //!
 //! A visit is whatever a worker has to do for one client; here it is only a box with up to two sockets to watch and a
 //! deadline. It is either *parked*, in the slot under its client's descriptor, or in the hands of exactly one worker.
@@ -9,9 +9,9 @@
 //!
 //! Why no visit is in two hands: both of its sockets wake the same slot, and a visit is moved out of it under the lock.
 //!
-//! Workers wait for events all at once, and each event is told to one of them. So it may happen that one worker adds a hint
-//! while another, which was told of an earlier event of the same socket, has the visit in hand. Both arguments hold then
-//! too: they speak of words and locks, not of who uses them.
+//! Workers wait for events all at once, and each event is told to one of them. So it may happen that one worker adds a
+//! hint while another, which was told of an earlier event of the same socket, has the visit in hand. Both arguments hold
+//! then too: they speak of words and locks, not of who uses them.
 
 use super::connection::{Caller, Connection, descriptor};
 use super::deadlines::Deadlines;

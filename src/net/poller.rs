@@ -1,10 +1,10 @@
 //! Which sockets have something to do: what the kernel says, to whoever asks.
 //!
 //! All workers ask at once, through one `epoll`, and the kernel shares the events out among them: each event is told to
-//! one of those who ask, a newcomer's arrival wakes one of those who sleep, and whoever leaves events behind wakes the
-//! next. An earlier version had one `mio::Poll`, which a single thread at a time may ask, and passed it from worker to
-//! worker. Now and then the thread that held it was not running: another's turn on its core had come. Meanwhile nobody could
-//! ask, and the machine stood idle for a twentieth of the time, under full load.
+//! one of those who ask, a new event wakes one of those who sleep, and whoever leaves events behind wakes the next. An
+//! earlier version had one `mio::Poll`, which a single thread at a time may ask, and passed it from worker to worker. Now
+//! and then the thread that held it was not running: another's turn on its core had come. Meanwhile nobody could ask, and
+//! the machine stood idle for a twentieth of the time, under full load.
 //!
 //! `mio` still knows how sockets are registered. Where there is no `epoll`, it also asks, one thread at a time.
 

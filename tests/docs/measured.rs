@@ -78,17 +78,17 @@ pub(crate) fn ranges(name: &str) -> Vec<(String, f64, f64)> {
 }
 
 #[test]
-fn a_thread_for_each_client_costs_more_than_the_baton_and_a_poller_no_less() {
+fn a_thread_for_each_client_costs_more_than_workers_around_one_lot_and_a_poller_no_less() {
     let least = column("designs", 1);
-    assert!(least["workers around one lot: the baton"] < least["a thread for each client"]);
-    assert!(least["workers around one lot: the baton"] < least["a poller thread and a channel to the workers"]);
-    assert!(least["a relay that parses nothing"] <= least["workers around one lot: the baton"]);
+    assert!(least["workers around one lot"] < least["a thread for each client"]);
+    assert!(least["workers around one lot"] < least["a poller thread and a channel to the workers"]);
+    assert!(least["a relay that parses nothing"] <= least["workers around one lot"]);
 }
 
 #[test]
 fn two_wakings_are_about_what_a_thread_for_each_client_costs_more() {
     let least = column("designs", 1);
-    let more = least["a thread for each client"] - least["workers around one lot: the baton"];
+    let more = least["a thread for each client"] - least["workers around one lot"];
     let threads = column("threads", 1);
     let waking = threads["to wake while it sleeps in read"] - threads["the same two calls with nobody to wake"];
     let wakings = 2.0 * waking;
