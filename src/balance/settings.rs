@@ -186,3 +186,23 @@ impl Default for RetrySettings {
         RetrySettings { budget_percent: 20, budget_floor: 10, statuses: Vec::new() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_of_each_address_is_called_by_it_and_nothing_else_is() {
+        let mut settings = BackendSettings::at("http://a:80".parse().unwrap());
+        settings.name = "app".to_owned();
+        let address = "10.0.0.7:80".parse().unwrap();
+        assert_eq!(settings.name_at(address), "app/10.0.0.7:80");
+        assert!(!settings.may_take_name("app/10.0.0.7:80"), "its addresses are ways to one backend");
+        settings.expand = true;
+        assert!(settings.may_take_name(&settings.name_at(address)));
+        assert!(settings.may_take_name("app/[::1]:80"));
+        for name in ["app", "app/", "app/10.0.0.7", "app/x:80", "app2/10.0.0.7:80", "10.0.0.7:80"] {
+            assert!(!settings.may_take_name(name), "{name}");
+        }
+    }
+}
