@@ -951,6 +951,17 @@ fn what_must_not_be_sent_twice_waits_until_the_backend_is_known_to_keep_spares()
 }
 
 #[test]
+fn requests_that_bring_new_connections_leave_no_more_of_them_behind_than_are_of_use() {
+    let house = House::before(Backend::answering(OK));
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+    for nth in 1..=40 {
+        assert_eq!(house.ask(post), "ok");
+        assert!(house.balancer.counters().spares <= 2, "after {nth} requests, one at a time");
+    }
+    house.backend.wait_until("the others are closed", |record| record.open <= 2);
+}
+
+#[test]
 fn requests_at_once_make_as_many_connections_and_no_more() {
     let gate = Gate::new();
     let house = House::before(Backend::start({

@@ -27,6 +27,8 @@ pub struct Backend {
     pub latency: Ewma,
     spares: Spares,
     in_flight: AtomicUsize,
+    /// The most that there have been at once.
+    most: AtomicUsize,
     /// Those of them that it has not answered yet.
     awaited: AtomicUsize,
     /// Those who wait in the queue and would come here.
@@ -62,6 +64,7 @@ impl Backend {
             latency: Ewma::new(Instant::now()),
             spares: Spares::new(Arc::clone(&account)),
             in_flight: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
             awaited: AtomicUsize::new(0),
             wanted: AtomicUsize::new(0),
             account,
@@ -73,9 +76,12 @@ impl Backend {
     /// Counts an exchange in, unless `limit` are with it already.
     pub(super) fn enter(self: &Arc<Backend>, limit: Option<usize>, now: Instant) -> Option<InFlight> {
         let below = |count: usize| (count < limit.unwrap_or(usize::MAX)).then_some(count + 1);
-        match limit {
-            None => _ = self.in_flight.fetch_add(1, Ordering::Relaxed),
-            Some(_) => _ = self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, below).ok()?,
+        let before = match limit {
+            None => self.in_flight.fetch_add(1, Ordering::Relaxed),
+            Some(_) => self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, below).ok()?,
+        };
+        if before >= self.most.load(Ordering::Relaxed) {
+            self.most.fetch_max(before + 1, Ordering::Relaxed);
         }
         self.health.entered(now, self.awaited.fetch_add(1, Ordering::Relaxed));
         Some(InFlight { backend: Arc::clone(self), awaited: true, since: now })
@@ -154,16 +160,16 @@ impl Backend {
         self.retired.load(Ordering::SeqCst)
     }
 
-    /// Keeps a connection for the next request, at most for `life`.
+    /// Keeps a connection for the next request, at most for `life`; and no more of them than there were ever exchanges at once.
     pub fn rest(&self, connection: Connection, now: Instant, life: Duration) {
         if !self.is_retired() {
-            self.spares.rest(connection, now, life);
+            self.spares.rest(connection, now, life, self.most.load(Ordering::Relaxed));
         }
     }
 
     /// A kept connection was closed by the backend when it was used again, this long after it had been rested.
-    pub fn note_closed_spare(&self, age: Duration) {
-        self.spares.note_closed(age);
+    pub fn note_closed_spare(&self, age: Duration, now: Instant) {
+        self.spares.note_closed(age, now);
     }
 
     /// Closes spares that are too old or dead. To be called every tick.

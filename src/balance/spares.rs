@@ -2,8 +2,11 @@
 //!
 //! Newest first: under little load the same few stay warm, and the others age out. A backend may close a spare at any
 //! moment, and the close may cross the request on its way. For a request that may be repeated that is no harm; for the
-//! others a spare must be *sure*: the backend is known to keep spares for a second or more, and this one is younger
-//! than half the shortest age at which it ever closed one.
+//! others a spare must be *sure*: the backend is known to keep spares for a second or more, this one is younger than half
+//! of what it keeps them for, and it has not surprised us lately.
+//!
+//! While none is sure, each of these others brings a new connection, which becomes a spare. So no more are kept than
+//! exchanges were ever under way at once: more are of no use, and a backend that has too many closes some, at any age.
 
 use super::Account;
 use crate::net::{Connection, Glance};
@@ -23,15 +26,23 @@ pub enum Need {
 /// A backend that keeps spares for this long keeps them on purpose.
 const HABIT: Duration = Duration::from_secs(1);
 
+/// So long is none of them sure after the backend has closed one that could have been. A restart does that too, once.
+const DISTRUST: Duration = Duration::from_secs(60);
+
+/// So many may be kept in any case: the oldest, which shows the backend's habit, and one for the next request.
+const FEW: usize = 2;
+
 #[derive(Debug)]
 pub(super) struct Spares {
     resting: Mutex<Vec<Spare>>,
     /// How many there are, for those who only want to know that.
     count: AtomicUsize,
-    /// The greatest age at which a spare was seen alive, in milliseconds.
+    /// To what age the backend keeps them, by the latest evidence, in milliseconds: one that lives raises it, one that was
+    /// closed lowers it.
     kept: AtomicU64,
-    /// The least age at which the backend closed one, in milliseconds.
-    closed: AtomicU64,
+    /// Until when no spare is sure, in milliseconds from `start`.
+    distrusted: AtomicU64,
+    start: Instant,
     account: Arc<Account>,
 }
 
@@ -53,7 +64,8 @@ impl Spares {
             resting: Mutex::new(Vec::new()),
             count: AtomicUsize::new(0),
             kept: AtomicU64::new(0),
-            closed: AtomicU64::new(u64::MAX),
+            distrusted: AtomicU64::new(0),
+            start: Instant::now(),
             account,
         }
     }
@@ -65,7 +77,7 @@ impl Spares {
             let mut spare = {
                 let mut resting = self.lock();
                 let newest = resting.last()?;
-                if need == Need::Sure && !self.is_sure(now.saturating_duration_since(newest.since)) {
+                if need == Need::Sure && !self.is_sure(now.saturating_duration_since(newest.since), now) {
                     return None;
                 }
                 let spare = resting.pop()?;
@@ -81,22 +93,30 @@ impl Spares {
                 self.account.spares_reused.fetch_add(1, Ordering::Relaxed);
                 return Some((spare.connection, spare.since));
             }
-            self.note_closed(age);
+            self.note_closed(age, now);
         }
     }
 
-    /// Keeps a connection for at most `life`.
-    pub(super) fn rest(&self, mut connection: Connection, now: Instant, life: Duration) {
+    /// Keeps a connection for at most `life`, and of all of them at most so many. The oldest stays: it shows for how long the
+    /// backend keeps one.
+    pub(super) fn rest(&self, mut connection: Connection, now: Instant, life: Duration, most: usize) {
         connection.unbind();
         let mut resting = self.lock();
         resting.push(Spare { connection, since: now, life });
+        let surplus = (resting.len() > most.max(FEW)).then(|| resting.remove(1));
         self.note_count(&resting);
+        drop(resting);
+        drop(surplus); // closed outside the lock
     }
 
     /// A spare was closed by the backend at this age, before or after it was taken.
-    pub(super) fn note_closed(&self, age: Duration) {
+    pub(super) fn note_closed(&self, age: Duration, now: Instant) {
         self.account.spares_dead.fetch_add(1, Ordering::Relaxed);
-        self.closed.fetch_min(milliseconds(age), Ordering::Relaxed);
+        let age = milliseconds(age);
+        let kept = self.kept.fetch_min(age, Ordering::Relaxed);
+        if age < (kept / 2).max(milliseconds(HABIT)) {
+            self.distrusted.fetch_max(self.milliseconds_at(now + DISTRUST), Ordering::Relaxed);
+        }
     }
 
     /// Closes those that are too old or that the backend has closed, and learns from both.
@@ -104,7 +124,7 @@ impl Spares {
         let is_over = |spare: &mut Spare| {
             let age = now.saturating_duration_since(spare.since);
             if spare.connection.is_stirring() {
-                self.note_closed(age);
+                self.note_closed(age, now);
                 return true;
             }
             if age >= HABIT {
@@ -141,9 +161,15 @@ impl Spares {
         self.count.store(resting.len(), Ordering::Relaxed);
     }
 
-    fn is_sure(&self, age: Duration) -> bool {
-        Duration::from_millis(self.kept.load(Ordering::Relaxed)) >= HABIT
-            && milliseconds(age) < self.closed.load(Ordering::Relaxed) / 2
+    fn is_sure(&self, age: Duration, now: Instant) -> bool {
+        let kept = self.kept.load(Ordering::Relaxed);
+        kept >= milliseconds(HABIT)
+            && milliseconds(age) < kept / 2
+            && self.distrusted.load(Ordering::Relaxed) <= self.milliseconds_at(now)
+    }
+
+    fn milliseconds_at(&self, time: Instant) -> u64 {
+        milliseconds(time.saturating_duration_since(self.start))
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Spare>> {
@@ -171,7 +197,7 @@ mod tests {
         lot: Lot<Connection>,
         client: Box<Connection>,
         listener: TcpListener,
-        backend: Backend,
+        backend: Arc<Backend>,
         start: Instant,
     }
 
@@ -185,7 +211,8 @@ mod tests {
             let start = Instant::now();
             lot.admit(socket, start + PATIENCE, Box::new).unwrap();
             let client = lot.take_oldest_idle(|_| Some(start)).unwrap();
-            let backend = Backend::new("a", "http://a".parse().unwrap(), vec![address], &Arc::default());
+            let backend = Arc::new(Backend::new("a", "http://a".parse().unwrap(), vec![address], &Arc::default()));
+            let _at_once = [(); 4].map(|()| backend.enter(None, start)); // so many may be kept
             House { lot, client, listener, backend, start }
         }
 
@@ -247,21 +274,57 @@ mod tests {
     }
 
     #[test]
-    fn a_spare_is_sure_once_one_was_seen_a_second_old_and_while_it_is_young_among_those_that_were_closed() {
+    fn a_spare_is_sure_while_it_is_younger_than_half_of_what_one_was_seen_to_live_and_that_is_a_second() {
         let house = House::new();
         let (number, _far) = house.kept(0, 60);
         house.backend.sweep(house.after(999));
-        assert_eq!(
-            (house.given(Need::Sure, 999), house.backend.spares()),
-            (None, 1),
-            "it stays for whoever may repeat"
-        );
+        assert_eq!((house.given(Need::Sure, 0), house.backend.spares()), (None, 1), "it stays for whoever may repeat");
         house.backend.sweep(house.after(1000));
-        assert_eq!(house.given(Need::Sure, 1000), Some(number));
-        house.backend.note_closed_spare(Duration::from_secs(10));
-        let (number, _far) = house.kept(0, 60);
-        assert_eq!(house.given(Need::Sure, 5000), None);
-        assert_eq!(house.given(Need::Sure, 4999), Some(number));
+        assert_eq!(house.given(Need::Sure, 500), None);
+        assert_eq!(house.given(Need::Sure, 499), Some(number));
+        let (_, _far) = house.kept(0, 60);
+        house.backend.sweep(house.after(20_000));
+        let (number, _far) = house.kept(20, 60);
+        assert_eq!(house.given(Need::Sure, 30_000), None);
+        assert_eq!(house.given(Need::Sure, 29_999), Some(number));
+    }
+
+    #[test]
+    fn a_backend_that_closes_a_spare_at_the_end_of_its_time_goes_on_being_trusted_for_half_of_that() {
+        let house = House::new();
+        let (_, _far) = house.kept(0, 60);
+        house.backend.sweep(house.after(12_000));
+        house.backend.note_closed_spare(Duration::from_secs(10), house.after(12_000));
+        let (number, _far) = house.kept(12, 60);
+        assert_eq!(house.given(Need::Sure, 17_000), None);
+        assert_eq!(house.given(Need::Sure, 16_999), Some(number));
+    }
+
+    #[test]
+    fn a_backend_that_closes_a_spare_which_could_have_been_sure_is_distrusted_for_a_minute_and_no_longer() {
+        let house = House::new();
+        for age in [10, 9_000] {
+            let (_, _far) = house.kept(0, 60);
+            house.backend.sweep(house.after(20_000));
+            house.backend.note_closed_spare(Duration::from_millis(age), house.after(20_000));
+            let (_, _old) = house.kept(20, 600);
+            house.backend.sweep(house.after(40_000));
+            let (number, _far) = house.kept(79, 60);
+            assert_eq!(house.given(Need::Sure, 79_999), None, "{age} ms");
+            assert_eq!(house.given(Need::Sure, 80_000), Some(number), "{age} ms");
+        }
+    }
+
+    #[test]
+    fn no_more_are_kept_than_were_ever_in_use_at_once_and_the_oldest_stays() {
+        let house = House::new();
+        let far: Vec<_> = (0..6).map(|second| house.kept(second, 60)).collect();
+        assert_eq!(house.backend.spares(), 4);
+        let left = [(); 5].map(|()| house.given(Need::Alive, 7000));
+        assert_eq!(
+            left,
+            [5, 4, 3, 0].map(|nth: usize| Some(far[nth].0)).into_iter().chain([None]).collect::<Vec<_>>()[..]
+        );
     }
 
     #[test]
@@ -272,6 +335,7 @@ mod tests {
         house.backend.sweep(house.after(1999));
         assert_eq!(house.backend.spares(), 2);
         house.backend.sweep(house.after(2000));
+        house.backend.sweep(house.after(2999));
         assert_eq!(house.backend.spares(), 1);
         drop(far);
         while house.backend.spares() > 0 {
@@ -282,7 +346,7 @@ mod tests {
         assert_eq!(house.backend.account.read().spares_dead, 1);
         let (number, _far) = house.kept(0, 60);
         assert_eq!(house.given(Need::Sure, 1500), None, "one was closed when it was three seconds old");
-        assert_eq!(house.given(Need::Sure, 1499), Some(number));
+        assert_eq!(house.given(Need::Sure, 1498), Some(number));
     }
 
     #[test]

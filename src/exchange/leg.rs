@@ -119,7 +119,7 @@ impl Leg {
     /// The backend has closed it without a byte of an answer.
     pub(super) fn was_closed(&self, now: Instant) {
         if let Kind::Spare { rested } = self.kind {
-            self.asked.place.note_closed_spare(now.saturating_duration_since(rested));
+            self.asked.place.note_closed_spare(now.saturating_duration_since(rested), now);
         }
     }
 

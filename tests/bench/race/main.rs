@@ -148,11 +148,12 @@ fn run(scenario: &'static Scenario, options: &Options, workshop: &Workshop) -> M
         for turn in 0..contenders.len() {
             let nth = (turn + round) % contenders.len();
             let running = contenders[nth].start(&backends, scenario.log, &workshop.0);
-            let a_second = || Load::of(scenario, running.address, 1, &workshop.0).run();
-            a_second();
+            let load_for = |seconds| Load::of(scenario, running.address, seconds, &workshop.0).run();
+            // We learn in the first second how long a backend keeps connections, which is of use to whoever sends bodies.
+            load_for(if scenario.body > 0 { 2 } else { 1 });
             outcomes[nth].rounds.push(sample(scenario, &running, options.seconds, workshop));
             if round + 1 == options.rounds {
-                outcomes[nth].syscalls = Syscalls::count(&running.processes(), &workshop.0, || a_second().requests);
+                outcomes[nth].syscalls = Syscalls::count(&running.processes(), &workshop.0, || load_for(1).requests);
             }
         }
     }
