@@ -76,16 +76,40 @@ fn get(client: &mut Client) -> u16 {
     client.read_response("GET").status
 }
 
+/// A backend that answers nothing before the gate is open.
+fn answering_behind_a_gate(answer: &'static str) -> (Backend, Gate) {
+    let gate = Gate::new();
+    let passed = gate.clone();
+    let backend = Backend::start(move |connection| {
+        while connection.read_request().is_some() {
+            passed.pass();
+            connection.send(answer.as_bytes());
+        }
+    });
+    (backend, gate)
+}
+
+/// The first request, so that whatever comes next finds the client parked: what comes before that is seen by its worker at
+/// once, and there is no waiting to be told of.
+fn get_step_by_step(program: &Program, client: &mut Client, request: &[u8], gate: &Gate) {
+    client.send(request);
+    program.stderr.wait_for("parked, for bytes of the backend");
+    gate.open();
+    assert_eq!(client.read_response("GET").status, 200);
+    program.stderr.wait_for("parked, for bytes of the client");
+}
+
 fn always_ok() -> Backend {
     Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 }
 
 #[test]
 fn a_request_over_a_new_connection_and_one_over_a_spare_are_told_step_by_step() {
-    let backend = always_ok();
+    let (backend, gate) = answering_behind_a_gate("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let program = observed(&[&backend.url()]);
     let mut client = Client::connect(program.address());
-    assert_eq!((get(&mut client), get(&mut client)), (200, 200));
+    get_step_by_step(&program, &mut client, GET, &gate);
+    assert_eq!(get(&mut client), 200);
     let name = backend.address().to_string();
     let local = client.local_address();
     drop(client);
@@ -133,6 +157,7 @@ fn a_body_in_chunks_is_told_piece_by_piece() {
     let mut client = Client::connect(program.address());
     client.send(b"POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     backend.wait_until("the head", |record| record.requests.len() == 1);
+    program.stderr.wait_for("parked, for bytes of the backend, bytes or a reset");
     client.send(b"3\r\na\0b\r\n");
     backend.wait_until("the first chunk", |record| record.requests[0].body.len() == 3);
     client.send(b"0\r\n\r\n");
@@ -218,6 +243,7 @@ fn a_tunnel_is_told_in_both_directions() {
     let mut client = Client::connect(program.address());
     client.send(b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: talk\r\nConnection: upgrade\r\n\r\n");
     client.read_head("GET");
+    program.stderr.wait_for("parked, for bytes of the backend, bytes or a reset");
     client.send(b"hey");
     assert_eq!(client.read_raw(3), b"bye");
     client.half_close();
@@ -371,11 +397,10 @@ fn the_page_shows_lines_as_they_are() {
     let page = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/LOGS.md")).unwrap();
     let (_, behind) = page.split_once("```wire\n").unwrap();
     let shown: Vec<Line> = behind.split_once("```").unwrap().0.lines().map(Line::read).collect();
-    let backend = Backend::answering("HTTP/1.1 200 OK\r\nSet-Cookie: a\r\nContent-Length: 5\r\n\r\nhello");
+    let (backend, gate) = answering_behind_a_gate("HTTP/1.1 200 OK\r\nSet-Cookie: a\r\nContent-Length: 5\r\n\r\nhello");
     let program = observed(&[&backend.url()]);
     let mut client = Client::connect(program.address());
-    client.send(b"GET /one HTTP/1.1\r\nHost: a\r\nCookie: secret=1\r\n\r\n");
-    client.read_response("GET");
+    get_step_by_step(&program, &mut client, b"GET /one HTTP/1.1\r\nHost: a\r\nCookie: secret=1\r\n\r\n", &gate);
     client.send(b"GET /two HTTP/1.1\r\nHost: a\r\n\r\n");
     client.read_response("GET");
     drop(client);
