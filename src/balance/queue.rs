@@ -145,7 +145,7 @@ impl Queue {
     }
 
     /// Whether somebody has been given a place, and doesn't know yet.
-    pub fn has_called(&self) -> bool {
+    fn has_called(&self) -> bool {
         self.has_called.load(Ordering::Acquire)
     }
 

@@ -57,13 +57,13 @@ impl Deadlines {
     pub(super) fn expired(&self, now: Tick) -> impl Iterator<Item = usize> {
         let is_due =
             move |word: &AtomicU64| (1..=u64::from(now)).contains(&(word.load(Ordering::Relaxed) >> KIND_BITS));
-        self.words.iter_from(0).filter(move |(_, deadline)| is_due(deadline)).map(|(descriptor, _)| descriptor)
+        self.words.iter().filter(move |(_, deadline)| is_due(deadline)).map(|(descriptor, _)| descriptor)
     }
 
     /// How many wait for each kind of thing, the greatest number standing for all beyond it.
     pub(super) fn census<const KINDS: usize>(&self) -> [usize; KINDS] {
         let mut counts = [0; KINDS];
-        for (_, word) in self.words.iter_from(0) {
+        for (_, word) in self.words.iter() {
             let word = word.load(Ordering::Relaxed);
             let kind = usize::from(word.to_le_bytes()[0]).min(KINDS.saturating_sub(1));
             if word != 0

@@ -199,6 +199,10 @@ impl<V> Lot<V> {
     /// Waits until some visits can go on, or a tick has passed. Visits whose deadline has passed are among them: they get
     /// one last look whether something has come. Any number of workers may wait. `None`: the lot is closed.
     pub fn wait(&self, ready: &mut Vec<Box<V>>) -> Option<Rest> {
+        if self.closed.load(Ordering::Acquire) {
+            self.poller.wake(); // somebody may sleep still, and wakes the next
+            return None;
+        }
         let since = Instant::now();
         let is_behind = self.looked_at.load(Ordering::Relaxed) < self.deadlines.tick_at(since);
         let timeout = if is_behind { Duration::ZERO } else { self.deadlines.to_next_tick(since) };
@@ -206,10 +210,6 @@ impl<V> Lot<V> {
         self.looks.fetch_add(1, Ordering::Relaxed);
         let until = Instant::now();
         self.look_for_expired(until, ready);
-        if self.closed.load(Ordering::Acquire) && ready.is_empty() {
-            self.poller.wake(); // the next one too, and so on
-            return None;
-        }
         Some(Rest { since, until })
     }
 
@@ -266,7 +266,7 @@ impl<V> Lot<V> {
     /// Takes out the idle visit that has waited longest, by the age that `since` tells; `None` spares it.
     pub fn take_oldest_idle(&self, since: impl Fn(&V) -> Option<Instant>) -> Option<Box<V>> {
         loop {
-            let ages = self.slots.iter_from(0).filter_map(|(descriptor, slot)| {
+            let ages = self.slots.iter().filter_map(|(descriptor, slot)| {
                 let slot = slot.lock();
                 let parked = slot.as_ref().filter(|parked| parked.watch.idle)?;
                 Some((since(&parked.visit)?, descriptor))
@@ -298,7 +298,7 @@ impl<V> Lot<V> {
     }
 
     fn take_all(&self, which: impl Fn(u32, &mut Parked<V>) -> bool) -> Vec<Box<V>> {
-        let all = self.slots.iter_from(0).filter_map(|(descriptor, _)| u32::try_from(descriptor).ok());
+        let all = self.slots.iter().filter_map(|(descriptor, _)| u32::try_from(descriptor).ok());
         all.filter_map(|descriptor| self.take(descriptor, |parked| which(descriptor, parked))).collect()
     }
 

@@ -30,10 +30,10 @@ impl<T: Default> Table<T> {
         self.segments.len() * SEGMENT
     }
 
-    /// All entries made so far, from this descriptor on, with their numbers.
-    pub(super) fn iter_from(&self, first: usize) -> impl Iterator<Item = (usize, &T)> {
-        let segments = self.segments.iter().enumerate().skip(first / SEGMENT);
+    /// All entries made so far, with their numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
+        let segments = self.segments.iter().enumerate();
         let made = segments.filter_map(|(nth, segment)| Some((nth * SEGMENT, segment.get()?)));
-        made.flat_map(|(base, entries)| (base..).zip(entries.iter())).skip_while(move |(index, _)| *index < first)
+        made.flat_map(|(base, entries)| (base..).zip(entries.iter()))
     }
 }
