@@ -219,6 +219,7 @@ fn tied_to_the_first(balancer: &Balancer) -> String {
     asks(&mut client, "/");
     let answer = client.read_response("GET");
     assert_eq!(answer.text(), "a");
+    eventually(|| balancer.counters().in_flight == 0, "its place is free again");
     answer.head.get("Set-Cookie").unwrap().split(';').next().unwrap().to_owned()
 }
 
