@@ -74,7 +74,8 @@ fn ask_next(backends: &[u16]) -> io::Result<Vec<u8>> {
     *current = (*current + 1) % backends.len();
     drop(current);
     let mut backend = TcpStream::connect(("127.0.0.1", port))?;
-    write!(backend, "GET /b{port} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n")?;
+    let request = format!("GET /b{port} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n");
+    backend.write_all(request.as_bytes())?;
     let mut response = Vec::new();
     backend.read_to_end(&mut response)?;
     Ok(response)
