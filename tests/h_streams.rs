@@ -389,6 +389,37 @@ fn a_slow_reader_holds_its_sender_back() {
 }
 
 #[test]
+fn long_bodies_that_pass_at_once_are_not_mixed_up_though_some_stop_and_some_leave() {
+    // All of them go through what little each worker has for that; what a client that has left did not take must not
+    // come to the next.
+    const LENGTH: usize = 6 * 1024 * 1024;
+    let house = House::with(Backend::echo(), &["--workers", "2"]);
+    thread::scope(|scope| {
+        for nth in 0..12_u8 {
+            let mut client = house.client();
+            scope.spawn(move || {
+                let body: Vec<u8> = noise(LENGTH + usize::from(nth)).into_iter().map(|byte| byte ^ nth).collect();
+                let head = format!("POST /{nth} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+                for again in 0..2 {
+                    client.send(&[head.as_bytes(), &body].concat());
+                    client.read_head("POST");
+                    if nth % 3 == 2 {
+                        client.read_body_bytes(LENGTH / 2);
+                        return client.abort();
+                    }
+                    while nth % 3 == 1 && client.read_body_bytes(LENGTH / 5).len() == LENGTH / 5 {
+                        thread::sleep(Duration::from_millis(40)); // a pause, not a wait
+                    }
+                    let echo = client.read_rest().body;
+                    assert!(echo.ends_with(&body), "client {nth} has got something else, time {again}");
+                }
+            });
+        }
+    });
+    house.comes_to_rest();
+}
+
+#[test]
 fn a_slow_backend_holds_the_client_back() {
     let (read_on, sent) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
     let house = House::before(Backend::start({

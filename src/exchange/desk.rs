@@ -8,7 +8,7 @@ use crate::http::CHUNK_HEAD_ROOM;
 use crate::lines::Lines;
 use crate::live::{Live, Snapshot, View};
 use crate::metrics::{Figures, Samples, Sources, Tally};
-use crate::net::{Connection, Headcount, Lot};
+use crate::net::{Connection, Headcount, Lot, Pipe};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
@@ -81,6 +81,8 @@ pub struct Desk {
     pub(super) inbound: Vec<u8>,
     /// Where heads are written.
     pub(super) out: Vec<u8>,
+    /// Through which long bodies are passed on.
+    pub(super) pipe: Pipe,
     /// How many bytes this turn may still read.
     pub(super) budget: usize,
     /// Some byte was written in this turn, or the head of an answer has come.
@@ -100,6 +102,7 @@ impl Desk {
             inbound: vec![0; buffer_size(&live)],
             live,
             out: Vec::with_capacity(4096),
+            pipe: Pipe::default(),
             budget: BUDGET,
             moved: false,
             lines: Vec::new(),

@@ -171,8 +171,10 @@ impl Pump {
                 return Err(Halt::BudgetSpent);
             }
             let room = desk.inbound.len().min(self.room as usize);
-            if self.is_long(desk.inbound.len()) && !from.holds_bytes() {
-                self.pass_on(from, to, room, desk)?;
+            if let Some(left) = self.long_rest(desk.inbound.len())
+                && !from.holds_bytes()
+            {
+                self.pass_on(left, from, to, room, desk)?;
                 continue;
             }
             let mut inbound = std::mem::take(&mut desk.inbound);
@@ -190,25 +192,38 @@ impl Pump {
         }
     }
 
-    /// More is to come than a buffer holds, as it is. (A shorter rest is taken in: that frees the source.)
-    fn is_long(&self, buffer: usize) -> bool {
-        matches!(self.decoder, Decoder::Length(left) if left > buffer as u64) && self.encoding == Encoding::Raw
+    /// How much is to come, if that is more than a buffer holds and goes on as it is. (A shorter rest is taken in: that
+    /// frees the source.)
+    fn long_rest(&self, buffer: usize) -> Option<u64> {
+        match self.decoder {
+            Decoder::Length(left) if left > buffer as u64 && self.encoding == Encoding::Raw => Some(left),
+            Decoder::Length(_) | Decoder::Chunked(_) | Decoder::UntilClose => None,
+        }
     }
 
-    /// Passes on as much as the sink takes, and leaves the others with the source.
+    /// Passes on as much as the sink takes, and leaves the others with the source. Where somebody wants to be told of
+    /// every byte, or there is no pipe, they come by here.
     fn pass_on(
         &mut self,
+        left: u64,
         from: &mut Connection,
         to: &mut Connection,
         room: usize,
         desk: &mut Desk,
     ) -> Result<(), Halt> {
-        let outcome = from.pass_on(to, &mut desk.inbound[..room]);
+        let outcome = if !from.is_observed() && desk.pipe.is_open() {
+            from.pour(to, &mut desk.pipe, left, &mut self.leftover)
+        } else {
+            from.pass_on(to, &mut desk.inbound[..room])
+        };
         self.is_blocked = matches!(&outcome, Err(Stuck::Sink(_)));
         match outcome {
             Ok(0) => Err(Halt::SourceCut),
             Ok(n) => {
                 self.skip(n as u64);
+                if self.ended {
+                    from.look_again(); // is it free for another exchange?
+                }
                 self.began = true;
                 desk.budget = desk.budget.saturating_sub(n);
                 desk.moved = true;

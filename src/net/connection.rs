@@ -5,9 +5,12 @@
 
 use super::hints::{BROKEN, CALLED, CLOSED, Hints, Key, READABLE, WRITABLE, Wants};
 use super::observer::{Call, Ear};
+use super::pipe::Pipe;
 use mio::Interest;
 use mio::net::TcpStream;
-use rustix::net::{RecvFlags, recv, sockopt::set_socket_linger};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::{set_socket_linger, socket_send_buffer_size};
+use rustix::net::{RecvFlags, recv};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -224,6 +227,66 @@ impl Connection {
         outcome.map_err(Stuck::Sink)
     }
 
+    /// Passes on up to `most` bytes to `to`, through a pipe that is open, and takes no more of them than `to` is sure to
+    /// take. Returns how many have left the source; 0 is its end. What `to` does not take after all comes to stand in
+    /// `rest`. Whether more is there is not known afterwards: [`Connection::look_again`].
+    ///
+    /// # Errors
+    /// As for [`Connection::pass_on`].
+    pub fn pour(
+        &mut self,
+        to: &mut Connection,
+        pipe: &mut Pipe,
+        most: u64,
+        rest: &mut Vec<u8>,
+    ) -> Result<usize, Stuck> {
+        if !to.may_take_bytes() {
+            return Err(Stuck::Sink(ErrorKind::WouldBlock.into()));
+        }
+        let room = to.sure_room().map_err(Stuck::Sink)?;
+        if !self.may_have_bytes() {
+            return Err(Stuck::Source(ErrorKind::WouldBlock.into()));
+        }
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(room);
+        let outcome = retry_interrupted(|| pipe.fill(&self.socket, most));
+        match &outcome {
+            Ok(taken) if *taken > 0 => self.hints.put(self.key, READABLE), // the pipe may have had no room for the others
+            nothing => self.heed_read(nothing, most),
+        }
+        let taken = outcome.map_err(Stuck::Source)?;
+        *rest = pipe.empty(&to.socket, taken).map_err(Stuck::Sink)?;
+        if !rest.is_empty() {
+            to.wait_for_room().map_err(Stuck::Sink)?;
+        }
+        Ok(taken)
+    }
+
+    /// So many bytes it is sure to take. What the kernel calls writable has a third of its send buffer free; each piece
+    /// takes a little more of it than it has bytes.
+    fn sure_room(&mut self) -> io::Result<usize> {
+        let mut asked = [PollFd::new(&self.socket, PollFlags::OUT)];
+        retry_interrupted(|| Ok(poll(&mut asked, Some(&Timespec::default()))?))?;
+        if asked[0].revents().is_empty() {
+            self.wait_for_room()?;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Ok(socket_send_buffer_size(&self.socket)? / 4)
+    }
+
+    /// Takes [`WRITABLE`] back after a look, for once: the kernel looks again when it is rearmed.
+    fn wait_for_room(&mut self) -> io::Result<()> {
+        self.hints.take(self.key, WRITABLE);
+        self.hints.rearm(&mut self.socket, self.key)
+    }
+
+    /// Asks the kernel whether there is something to read.
+    pub fn look_again(&self) {
+        self.hints.take(self.key, READABLE); // before the look, as always
+        if self.glance() != Glance::Quiet {
+            self.hints.put(self.key, READABLE);
+        }
+    }
+
     /// Takes bytes that were seen already.
     fn drop_seen(&self, mut seen: &mut [u8]) -> io::Result<()> {
         while !seen.is_empty() {
@@ -307,9 +370,7 @@ impl Connection {
             Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected),
         };
         if blocked {
-            // Taken back after the look, for once: the kernel looks again when it is rearmed.
-            self.hints.take(self.key, WRITABLE);
-            self.hints.rearm(&mut self.socket, self.key)?;
+            self.wait_for_room()?;
         }
         match outcome {
             Err(_) if blocked => Err(ErrorKind::WouldBlock.into()),

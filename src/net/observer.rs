@@ -75,6 +75,11 @@ impl Connection {
         self.ear = Ear(observer);
     }
 
+    /// Whether somebody listens.
+    pub fn is_observed(&self) -> bool {
+        self.ear.0.is_some()
+    }
+
     /// Tells the observer, if there is one, what was decided.
     #[inline]
     pub fn note(&self, what: fmt::Arguments<'_>) {
