@@ -36,7 +36,13 @@ fn write_v4(address: Ipv4Addr, out: &mut Vec<u8>) {
         if nth > 0 {
             out.push(b'.');
         }
-        write_decimal(octet.into(), out);
+        if octet >= 100 {
+            out.push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            out.push(b'0' + octet / 10 % 10);
+        }
+        out.push(b'0' + octet % 10);
     }
 }
 

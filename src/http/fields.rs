@@ -33,46 +33,49 @@ pub(super) enum Name {
     Other,
 }
 
-/// Recognises a name, in any case. The length decides first: most names differ in it already.
+/// Recognises a name, in any case. Its length and its first letter leave one candidate at most, so nothing more is looked at
+/// of nearly every name that means nothing here.
 pub(super) fn recognise(name: &str) -> Name {
-    let (candidates, meanings): (&[&str], &[Name]) = match name.len() {
-        2 => (&["te"], &[Name::Te]),
-        3 => (&["via"], &[Name::Via]),
-        4 => (&["host", "date"], &[Name::Host, Name::Date]),
-        6 => (&["expect"], &[Name::Expect]),
-        7 => (&["upgrade", "trailer"], &[Name::Upgrade, Name::Trailer]),
-        9 => (&["forwarded"], &[Name::Forwarded]),
-        10 => (&["connection", "keep-alive"], &[Name::Connection, Name::KeepAlive]),
-        12 => (&["x-request-id", "max-forwards"], &[Name::XRequestId, Name::MaxForwards]),
-        14 => (&["content-length", "http2-settings"], &[Name::ContentLength, Name::Http2Settings]),
-        15 => (&["x-forwarded-for"], &[Name::XForwardedFor]),
-        16 => (&["proxy-connection", "x-forwarded-host"], &[Name::ProxyConnection, Name::XForwardedHost]),
-        17 => (&["transfer-encoding", "x-forwarded-proto"], &[Name::TransferEncoding, Name::XForwardedProto]),
-        18 => (&["proxy-authenticate"], &[Name::ProxyAuthenticate]),
-        19 => (&["proxy-authorization"], &[Name::ProxyAuthorization]),
-        _ => (&[], &[]),
+    let first = name.bytes().next().map_or(0, |letter| letter.to_ascii_lowercase());
+    let (known, meaning) = match (name.len(), first) {
+        (2, b't') => ("te", Name::Te),
+        (3, b'v') => ("via", Name::Via),
+        (4, b'd') => ("date", Name::Date),
+        (4, b'h') => ("host", Name::Host),
+        (6, b'e') => ("expect", Name::Expect),
+        (7, b't') => ("trailer", Name::Trailer),
+        (7, b'u') => ("upgrade", Name::Upgrade),
+        (9, b'f') => ("forwarded", Name::Forwarded),
+        (10, b'c') => ("connection", Name::Connection),
+        (10, b'k') => ("keep-alive", Name::KeepAlive),
+        (12, b'm') => ("max-forwards", Name::MaxForwards),
+        (12, b'x') => ("x-request-id", Name::XRequestId),
+        (14, b'c') => ("content-length", Name::ContentLength),
+        (14, b'h') => ("http2-settings", Name::Http2Settings),
+        (15, b'x') => ("x-forwarded-for", Name::XForwardedFor),
+        (16, b'p') => ("proxy-connection", Name::ProxyConnection),
+        (16, b'x') => ("x-forwarded-host", Name::XForwardedHost),
+        (17, b't') => ("transfer-encoding", Name::TransferEncoding),
+        (17, b'x') => ("x-forwarded-proto", Name::XForwardedProto),
+        (18, b'p') => ("proxy-authenticate", Name::ProxyAuthenticate),
+        (19, b'p') => ("proxy-authorization", Name::ProxyAuthorization),
+        _ => return Name::Other,
     };
-    // Nearly every other name differs in the first letter too, and nothing more of it is looked at.
-    let first = name.bytes().next().map(|letter| letter.to_ascii_lowercase());
-    for (candidate, meaning) in candidates.iter().zip(meanings) {
-        if candidate.bytes().next() != first {
-            continue;
-        }
-        if is_same(name, candidate) {
-            return *meaning;
-        }
-        if is_twin(name, candidate) {
-            return Name::Twin;
-        }
+    if is_same(name, known) {
+        meaning
+    } else if is_twin(name, known) {
+        Name::Twin
+    } else {
+        Name::Other
     }
-    Name::Other
 }
 
 /// Whether the name is this known one, which is in lower case. Setting one bit makes a letter lower-case and leaves digits
 /// and dashes as they are; no byte that a token may have becomes one of these by it. (`eq_ignore_ascii_case` looks at more
-/// on both sides: 800 instructions more for each exchange, of 17,000.)
+/// on both sides; and a fold, unlike `all`, lets the compiler look at several bytes at a time.)
 fn is_same(name: &str, known: &str) -> bool {
-    name.len() == known.len() && name.bytes().zip(known.bytes()).all(|(a, b)| a | 0x20 == b)
+    let pairs = name.bytes().zip(known.bytes());
+    name.len() == known.len() && pairs.fold(0, |differing, (a, b)| differing | ((a | 0x20) ^ b)) == 0
 }
 
 /// Whether the two differ in nothing but what stands for the dashes: in the name, anything that CGI turns into `_`.

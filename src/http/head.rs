@@ -166,7 +166,7 @@ pub(super) fn token(bytes: &[u8]) -> Option<&str> {
 }
 
 /// RFC 9110 section 5.6.2: any visible character but the delimiters.
-pub(super) fn is_token_byte(byte: u8) -> bool {
+pub(super) const fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,

@@ -67,7 +67,7 @@ pub fn is_valid_authority(authority: &str) -> bool {
         }
         ("[", port)
     } else {
-        let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+        let (host, port) = authority.split_at(authority.bytes().position(|b| b == b':').unwrap_or(authority.len()));
         if !is_registered_name(host) {
             return false;
         }
