@@ -211,7 +211,7 @@ impl Pump {
         room: usize,
         desk: &mut Desk,
     ) -> Result<(), Halt> {
-        let outcome = if !from.is_observed() && desk.pipe.is_open() {
+        let outcome = if !from.is_observed() && desk.pipe.is_open(desk.now) {
             from.pour(to, &mut desk.pipe, left, &mut self.leftover)
         } else {
             from.pass_on(to, &mut desk.inbound[..room])

@@ -1,28 +1,37 @@
 //! A pipe, by which bytes go from socket to socket and are never copied: Linux hands over the pages that hold them, from
 //! the source's queue to the pipe and from the pipe to the sink's queue (`splice`).
 //!
-//! What is in the pipe has left its source, so nothing is put in but what the sink is sure to take. Elsewhere than on
-//! Linux there is no such pipe.
+//! What is in the pipe has left its source, so nothing is put in but what the sink should take. Should it not, because the
+//! kernel is short of memory for sockets, the rest is ours to keep; so a pipe to which that has happened has a rest itself.
+//! Elsewhere than on Linux there is no such pipe.
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 /// A pipe of a worker's own. It is empty whenever nobody passes bytes through it.
 #[derive(Debug, Default)]
 pub struct Pipe {
     #[cfg(target_os = "linux")]
     ends: Option<linux::Ends>,
+    /// Until when it is not to be used.
+    #[cfg(target_os = "linux")]
+    rests_until: Option<Instant>,
 }
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use super::{AsFd, Pipe, io};
+    use super::{AsFd, Instant, Pipe, io};
     use rustix::io::{Errno, read};
     use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
     use std::os::fd::OwnedFd;
+    use std::time::Duration;
 
     /// It has a slot for each page of this, and a slot is taken by less than a page too.
     const SIZE: usize = 256 * 1024;
+
+    /// A thousand slow readers may be what the kernel's memory goes to, and each would leave us a part of what is in the pipe.
+    const REST: Duration = Duration::from_secs(60);
 
     const FLAGS: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
 
@@ -33,8 +42,12 @@ mod linux {
     }
 
     impl Pipe {
-        /// Whether there is a pipe: it is opened by whoever asks first. None where no descriptor is left for it.
-        pub fn is_open(&mut self) -> bool {
+        /// Whether there is a pipe to be used now: it is opened by whoever asks first. None where no descriptor is left for it,
+        /// and none for a minute after a sink has not taken what it should have.
+        pub fn is_open(&mut self, now: Instant) -> bool {
+            if self.rests_until.is_some_and(|until| now < until) {
+                return false;
+            }
             if self.ends.is_none()
                 && let Ok((outlet, inlet)) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)
             {
@@ -54,8 +67,10 @@ mod linux {
         /// Gives all that is in it, `count` bytes, to `sink`, and returns what that did not take.
         pub(in crate::net) fn empty(&mut self, sink: impl AsFd, count: usize) -> io::Result<Vec<u8>> {
             let outcome = self.pass_out(sink, count);
-            if outcome.is_err() {
-                self.ends = None; // and what is still in it
+            match &outcome {
+                Ok(rest) if rest.is_empty() => {}
+                Ok(_) => self.rests_until = Some(Instant::now() + REST),
+                Err(_) => self.ends = None, // and what is still in it
             }
             outcome
         }
@@ -87,7 +102,7 @@ mod linux {
 #[cfg(not(target_os = "linux"))]
 impl Pipe {
     /// There is none.
-    pub fn is_open(&mut self) -> bool {
+    pub fn is_open(&mut self, _now: Instant) -> bool {
         false
     }
 
@@ -100,11 +115,13 @@ impl Pipe {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
-    use super::Pipe;
+    use super::{Instant, Pipe};
     use std::io::{self, Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
 
     /// Two ends of a connection that never waits.
     fn pair() -> io::Result<(TcpStream, TcpStream)> {
@@ -123,7 +140,7 @@ mod tests {
 
     fn pipe() -> Pipe {
         let mut pipe = Pipe::default();
-        assert!(pipe.is_open());
+        assert!(pipe.is_open(Instant::now()));
         pipe
     }
 
@@ -151,6 +168,8 @@ mod tests {
             }
         }
         assert!(fell_short, "a sink of 4 KiB took all of 50 KB");
+        let now = Instant::now();
+        assert!(!pipe.is_open(now) && pipe.is_open(now + Duration::from_secs(60)), "it rests for a minute");
         assert!(received == sent, "they differ");
     }
 
@@ -191,7 +210,7 @@ mod tests {
         let filled = pipe.fill(&source, 100).unwrap();
         assert_eq!(filled, 15);
         pipe.empty(&lost, filled).unwrap_err();
-        assert!(pipe.is_open());
+        assert!(pipe.is_open(Instant::now()));
         sender.write_all(b"ours").unwrap();
         let filled = pipe.fill(&source, 100).unwrap();
         assert_eq!(pipe.empty(&sink, filled).unwrap(), b"");
