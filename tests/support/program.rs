@@ -83,6 +83,11 @@ impl Said {
         find(&self.so_far(), words).unwrap()
     }
 
+    /// Waits until these words have been said so often.
+    pub(crate) fn wait_for_times(&self, count: usize, words: &str) {
+        self.wait_until(&format!("{words:?}, {count} times"), |text| text.matches(words).count() >= count);
+    }
+
     /// Waits until so many whole lines are there, and returns all there are.
     pub(crate) fn wait_for_lines(&self, count: usize) -> Vec<String> {
         self.wait_until(&format!("{count} lines"), |text| text.matches('\n').count() >= count);
