@@ -420,6 +420,26 @@ fn long_bodies_that_pass_at_once_are_not_mixed_up_though_some_stop_and_some_leav
 }
 
 #[test]
+fn a_body_that_just_fills_a_buffer_leaves_its_connection_free_for_the_next() {
+    const LENGTH: usize = 64 * 1024; // as much as is read at once
+    let house = House::before(Backend::start(|connection| {
+        while connection.read_request().is_some() {
+            connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n").as_bytes());
+            thread::sleep(Duration::from_millis(1)); // so that it comes alone, mostly
+            connection.send(&[b'y'; LENGTH]);
+        }
+    }));
+    let mut client = house.client();
+    for _ in 0..50 {
+        client.send(GET.as_bytes());
+        assert_eq!(client.read_response("GET").body.len(), LENGTH);
+        eventually(|| house.balancer.counters().in_flight == 0, "the exchange has ended");
+    }
+    let counters = house.balancer.counters();
+    assert_eq!((counters.dials, counters.spares_reused, counters.spares_dead), (1, 49, 0));
+}
+
+#[test]
 fn a_slow_backend_holds_the_client_back() {
     let (read_on, sent) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
     let house = House::before(Backend::start({

@@ -182,7 +182,12 @@ impl Pump {
                 Ok(0) => self.source_ended(to, desk),
                 Ok(n) => {
                     desk.budget = desk.budget.saturating_sub(n);
-                    self.carry(&[], &mut inbound[..n], to, desk).map(|used| from.put_back(&inbound[used..n]))
+                    let carried =
+                        self.carry(&[], &mut inbound[..n], to, desk).map(|used| from.put_back(&inbound[used..n]));
+                    if self.ended && n == room && !from.holds_bytes() {
+                        from.look_again(); // a full buffer, and just the end of the body: nothing more need be there
+                    }
+                    carried
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Halt::SourceQuiet),
                 Err(_) => Err(Halt::SourceCut),
@@ -211,10 +216,14 @@ impl Pump {
         room: usize,
         desk: &mut Desk,
     ) -> Result<(), Halt> {
-        let outcome = if !from.is_observed() && desk.pipe.is_open(desk.now) {
-            from.pour(to, &mut desk.pipe, left, &mut self.leftover)
-        } else {
-            from.pass_on(to, &mut desk.inbound[..room])
+        let is_poured = !from.is_observed() && !to.is_observed() && desk.pipe.is_open(desk.now);
+        let outcome = match is_poured {
+            true => from.pour(to, &mut desk.pipe, left, &mut self.leftover),
+            false => Ok(0),
+        };
+        let outcome = match outcome {
+            Ok(0) => from.pass_on(to, &mut desk.inbound[..room]),
+            outcome => outcome,
         };
         self.is_blocked = matches!(&outcome, Err(Stuck::Sink(_)));
         match outcome {
@@ -237,6 +246,10 @@ impl Pump {
                 Err(Halt::SinkFull)
             }
             Err(Stuck::Sink(_)) => Err(Halt::SinkLost),
+            Err(Stuck::Spilt(_)) => {
+                self.began = true; // not whole any more: it can't be said again
+                Err(Halt::SinkLost)
+            }
         }
     }
 

@@ -24,6 +24,12 @@ const COPIED: usize = 2048;
 /// As many pieces are written in one call; the rest in the next.
 const MOST_PIECES: usize = 8;
 
+/// How bytes are written to a peer that may be gone: without a signal. (Apple's sockets are told so once, by mio.)
+#[cfg(not(target_vendor = "apple"))]
+const QUIETLY: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const QUIETLY: SendFlags = SendFlags::empty();
+
 /// How bytes are read that were seen already: Linux drops them where they lie, others copy them once more.
 const DROPPED: RecvFlags = if cfg!(target_os = "linux") { RecvFlags::TRUNC } else { RecvFlags::empty() };
 
@@ -70,6 +76,8 @@ pub enum Stuck {
     Source(io::Error),
     /// The one that they go to.
     Sink(io::Error),
+    /// The one that they go to, and some of them had left the other already: they are lost.
+    Spilt(io::Error),
 }
 
 impl Connection {
@@ -228,11 +236,12 @@ impl Connection {
     }
 
     /// Passes on up to `most` bytes to `to`, through a pipe that is open, and takes no more of them than `to` is sure to
-    /// take. Returns how many have left the source; 0 is its end. What `to` does not take after all comes to stand in
-    /// `rest`. Whether more is there is not known afterwards: [`Connection::look_again`].
+    /// take. Returns how many have left the source: 0 where the pipe can't have them, so that [`Connection::pass_on`] is to
+    /// look what is the matter (it is the end, mostly). What `to` does not take after all comes to stand in `rest`. Whether
+    /// more is there is not known afterwards: [`Connection::look_again`].
     ///
     /// # Errors
-    /// As for [`Connection::pass_on`].
+    /// As for [`Connection::pass_on`]; and that `to` was lost with bytes that had left the source.
     pub fn pour(
         &mut self,
         to: &mut Connection,
@@ -243,34 +252,42 @@ impl Connection {
         if !to.may_take_bytes() {
             return Err(Stuck::Sink(ErrorKind::WouldBlock.into()));
         }
-        let room = to.sure_room().map_err(Stuck::Sink)?;
         if !self.may_have_bytes() {
             return Err(Stuck::Source(ErrorKind::WouldBlock.into()));
         }
-        let most = usize::try_from(most).unwrap_or(usize::MAX).min(room);
-        let outcome = retry_interrupted(|| pipe.fill(&self.socket, most));
-        match &outcome {
-            Ok(taken) if *taken > 0 => self.hints.put(self.key, READABLE), // the pipe may have had no room for the others
-            nothing => self.heed_read(nothing, most),
+        let look = self.look_at_both(to);
+        if matches!(look, Ok((false, _))) {
+            return Err(Stuck::Source(ErrorKind::WouldBlock.into()));
         }
-        let taken = outcome.map_err(Stuck::Source)?;
-        *rest = pipe.empty(&to.socket, taken).map_err(Stuck::Sink)?;
+        self.hints.put(self.key, READABLE); // whatever comes of it: nobody has seen the last of what is there
+        let (_, room) = look?;
+        if room == 0 {
+            to.wait_for_room().map_err(Stuck::Sink)?;
+            return Err(Stuck::Sink(ErrorKind::WouldBlock.into()));
+        }
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(room);
+        let taken = retry_interrupted(|| pipe.fill(&self.socket, most)).unwrap_or(0);
+        *rest = pipe.empty(&to.socket, taken).map_err(Stuck::Spilt)?;
         if !rest.is_empty() {
             to.wait_for_room().map_err(Stuck::Sink)?;
         }
         Ok(taken)
     }
 
-    /// So many bytes it is sure to take. What the kernel calls writable has a third of its send buffer free; each piece
-    /// takes a little more of it than it has bytes.
-    fn sure_room(&mut self) -> io::Result<usize> {
-        let mut asked = [PollFd::new(&self.socket, PollFlags::OUT)];
-        retry_interrupted(|| Ok(poll(&mut asked, Some(&Timespec::default()))?))?;
-        if asked[0].revents().is_empty() {
-            self.wait_for_room()?;
-            return Err(ErrorKind::WouldBlock.into());
+    /// Whether there is something to read here, and how many bytes `to` is sure to take. What the kernel calls writable has a
+    /// third of its send buffer free; each piece takes a little more of it than it has bytes.
+    fn look_at_both(&self, to: &Connection) -> Result<(bool, usize), Stuck> {
+        let mut asked = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&to.socket, PollFlags::OUT)];
+        retry_interrupted(|| Ok(poll(&mut asked, Some(&Timespec::default()))?)).map_err(Stuck::Sink)?;
+        let [source, sink] = asked.map(|asked| asked.revents());
+        if sink.intersects(PollFlags::ERR | PollFlags::HUP) {
+            return Err(Stuck::Sink(ErrorKind::BrokenPipe.into()));
         }
-        Ok(socket_send_buffer_size(&self.socket)? / 4)
+        let room = match sink.is_empty() {
+            true => 0,
+            false => socket_send_buffer_size(&to.socket).map_err(|error| Stuck::Sink(error.into()))? / 4,
+        };
+        Ok((!source.is_empty(), room))
     }
 
     /// Takes [`WRITABLE`] back after a look, for once: the kernel looks again when it is rearmed.
@@ -356,7 +373,7 @@ impl Connection {
     /// Not by way of the C library, nor is a read: as points where a thread might be cancelled, its calls cost 60 instructions
     /// each.
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(send(&self.socket, bytes, SendFlags::NOSIGNAL)?)
+        Ok(send(&self.socket, bytes, QUIETLY)?)
     }
 
     /// Pieces that have no more than `ROOM` bytes together, in one.

@@ -119,6 +119,7 @@ impl Pipe {
 #[cfg(target_os = "linux")]
 mod tests {
     use super::{Instant, Pipe};
+    use crate::net::{Connection, Glance, Lot, Stuck};
     use std::io::{self, Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
@@ -219,5 +220,76 @@ mod tests {
         let mut all = String::new();
         receiver.read_to_string(&mut all).unwrap();
         assert_eq!(all, "ours");
+    }
+
+    /// Two connections of ours, and their far ends.
+    fn connections(lot: &Lot<Connection>) -> io::Result<[(Box<Connection>, TcpStream); 2]> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let connection = || -> io::Result<(Box<Connection>, TcpStream)> {
+            let near = mio::net::TcpStream::connect(listener.local_addr()?)?;
+            let (far, _) = listener.accept()?;
+            let now = Instant::now();
+            lot.admit(near, now + Duration::from_secs(60), Box::new)?;
+            Ok((lot.take_oldest_idle(|_| Some(now)).ok_or(io::ErrorKind::NotFound)?, far))
+        };
+        Ok([connection()?, connection()?])
+    }
+
+    /// What pouring comes to, once there is something to pour and `is_due`.
+    fn poured(
+        from: &mut Connection,
+        to: &mut Connection,
+        is_due: impl Fn(&Connection) -> bool,
+    ) -> Result<usize, Stuck> {
+        let (mut pipe, mut rest) = (pipe(), Vec::new());
+        while from.glance() == Glance::Quiet || !is_due(to) {
+            std::thread::yield_now();
+        }
+        from.look_again();
+        from.pour(to, &mut pipe, 100, &mut rest)
+    }
+
+    #[test]
+    fn what_a_lost_sink_can_not_have_stays_with_its_source() {
+        let lot = Lot::new(1024).unwrap();
+        let [(mut from, mut sender), (mut to, receiver)] = connections(&lot).unwrap();
+        sender.write_all(b"all of it").unwrap();
+        rustix::net::sockopt::set_socket_linger(&receiver, Some(Duration::ZERO)).unwrap();
+        drop(receiver);
+        let outcome = poured(&mut from, &mut to, |to| to.glance() == Glance::Ended);
+        assert!(matches!(outcome, Err(Stuck::Sink(_))), "{outcome:?}");
+        let mut room = [0; 100];
+        let count = from.read(&mut room).unwrap();
+        assert_eq!(&room[..count], b"all of it");
+    }
+
+    #[test]
+    fn it_is_told_when_bytes_were_lost_with_their_sink() {
+        let lot = Lot::new(1024).unwrap();
+        let [(mut from, mut sender), (mut to, _receiver)] = connections(&lot).unwrap();
+        sender.write_all(b"all of it").unwrap();
+        to.shutdown_write().unwrap(); // the kernel calls it writable all the same
+        let outcome = poured(&mut from, &mut to, |_| true);
+        assert!(matches!(outcome, Err(Stuck::Spilt(_))), "{outcome:?}");
+        from.look_again();
+        assert!(from.is_quiet(), "nothing is left at the source");
+    }
+
+    #[test]
+    fn an_urgent_byte_and_an_end_are_left_to_whoever_reads() {
+        let lot = Lot::new(1024).unwrap();
+        let [(mut from, sender), (mut to, mut receiver)] = connections(&lot).unwrap();
+        rustix::net::send(&sender, b"!", rustix::net::SendFlags::OOB).unwrap();
+        (&sender).write_all(b"behind it").unwrap();
+        let outcome = poured(&mut from, &mut to, |_| true);
+        assert!(matches!(outcome, Ok(0)), "{outcome:?}");
+        assert_eq!(from.pass_on(&mut to, &mut [0; 100]).unwrap(), 9);
+        let mut room = [0; 9];
+        receiver.read_exact(&mut room).unwrap();
+        assert_eq!(&room, b"behind it");
+        drop(sender);
+        let outcome = poured(&mut from, &mut to, |_| true);
+        assert!(matches!(outcome, Ok(0)), "{outcome:?}");
+        assert_eq!(from.pass_on(&mut to, &mut room).unwrap(), 0);
     }
 }
