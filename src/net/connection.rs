@@ -285,7 +285,7 @@ impl Connection {
         }
         let room = match sink.is_empty() {
             true => 0,
-            false => socket_send_buffer_size(&to.socket).map_err(|error| Stuck::Sink(error.into()))? / 4,
+            false => (socket_send_buffer_size(&to.socket).map_err(|error| Stuck::Sink(error.into()))? / 4).max(1),
         };
         Ok((!source.is_empty(), room))
     }
