@@ -5,13 +5,13 @@ use crate::balance::{Balance, Origin};
 use crate::config::{AccessLogFormat, Config, ListenerSettings};
 use crate::error::Reason;
 use crate::events::EventKind;
-use crate::exchange::{Client, Desk, Door, Shared};
+use crate::exchange::{Desk, Door, Shared};
 use crate::health::{Checker, Target};
 use crate::lines::{Lines, Place};
 use crate::live::{Live, LookUp};
 use crate::metrics::{Figures, Samples, Tally};
 use crate::names::Names;
-use crate::net::{self, Handle, Headcount, Listeners, Lot, Passed};
+use crate::net::{self, Acceptor, Headcount, Listeners, Lot, Passed};
 use crate::workers;
 use std::fmt;
 use std::fs::File;
@@ -39,8 +39,6 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 /// ```
 pub struct Balancer {
     shared: Arc<Shared>,
-    listeners: Handle<Arc<ListenerSettings>>,
-    acceptor: Option<JoinHandle<()>>,
     checker: Option<Checker>,
     names: Option<Names>,
     workers: Vec<JoinHandle<()>>,
@@ -135,18 +133,20 @@ impl Balancer {
         let bound = net::bind(wanted(&config), passed).map_err(listen)?;
         let system = |what| move |error| StartError::System(what, error);
         let most = config.max_connections.unwrap_or(descriptors.saturating_sub(RESERVE)).max(1);
-        let listeners = Listeners::new(bound).map_err(system("the listeners"))?;
         let (access_log, wire_log) = (Lines::new("access log"), Arc::new(Lines::new("wire log")));
         for (log, place) in [(&access_log, access_log_place(&config)), (&*wire_log, wire_log_place(&config))] {
             if let Some(place) = place {
                 log.write_to(open_log(log, &place)?).map_err(system("a log"))?;
             }
         }
+        let lot = Lot::new(descriptors).map_err(system("the lot"))?;
+        let bells = lot.bells().map_err(system("the listeners"))?;
         let shared = Arc::new(Shared {
-            lot: Lot::new(descriptors).map_err(system("the lot"))?,
+            listeners: Listeners::new(bound, bells).map_err(system("the listeners"))?,
+            lot,
             access_log,
             wire_log,
-            connections: Headcount::default(),
+            connections: Headcount::of_at_most(most),
             door: Door::default(),
             tallies: (0..=config.workers).map(|_| Tally::default()).collect(),
             samples: Samples::default(),
@@ -156,28 +156,16 @@ impl Balancer {
             live: Live::new(config, look_up),
         });
         // From here on, dropping the balancer ends what has been started.
-        let mut balancer = Balancer {
-            shared,
-            listeners: listeners.handle(),
-            acceptor: None,
-            checker: None,
-            names: None,
-            workers: Vec::new(),
-            admin: None,
-        };
-        workers::start(&balancer.shared, &mut balancer.workers).map_err(system("a worker"))?;
+        let mut balancer = Balancer { shared, checker: None, names: None, workers: Vec::new(), admin: None };
         let shared = Arc::clone(&balancer.shared);
         let checker = Checker::start(move || targets(&shared.live)).map_err(system("the health checker"))?;
         balancer.checker = Some(checker);
         let names = Names::start(Arc::clone(&balancer.shared)).map_err(system("the thread that looks names up"))?;
         balancer.names = Some(names);
-        let shared = Arc::clone(&balancer.shared);
-        let acceptor = std::thread::Builder::new().name("acceptor".to_owned());
-        let acceptor = acceptor.spawn(move || accept(&shared, listeners, most)).map_err(system("the acceptor"))?;
-        balancer.acceptor = Some(acceptor);
+        workers::start(&balancer.shared, &mut balancer.workers).map_err(system("a worker"))?;
         if let Some(bound) = admin {
-            let listeners = Listeners::new(bound).map_err(system("the admin listener"))?;
-            let admin = Admin::start(&balancer.shared, listeners).map_err(system("the admin listener"))?;
+            let acceptor = Acceptor::new(bound).map_err(system("the admin listener"))?;
+            let admin = Admin::start(&balancer.shared, acceptor).map_err(system("the admin listener"))?;
             balancer.admin = Some(admin);
         }
         let events = &balancer.shared.live.books.events;
@@ -193,12 +181,12 @@ impl Balancer {
 
     /// Where it listens, with the ports that the system chose.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.addresses()
+        self.shared.listeners.addresses()
     }
 
     /// The listening sockets, to be handed over.
-    pub fn listeners(&self) -> Handle<Arc<ListenerSettings>> {
-        self.listeners.clone()
+    pub fn listeners(&self) -> Listeners<Arc<ListenerSettings>> {
+        self.shared.listeners.clone()
     }
 
     /// Whether the workers have looked for work since the last time that this was asked.
@@ -248,7 +236,10 @@ impl Balancer {
                 moves.push((log, open_log(log, &place)?));
             }
         }
-        self.listeners.replace(wanted(&config)).map_err(|(address, error)| StartError::Listen(address, error))?;
+        self.shared
+            .listeners
+            .replace(wanted(&config))
+            .map_err(|(address, error)| StartError::Listen(address, error))?;
         let restart = self.shared.live.current().config.needs_restart(&config);
         let live = &self.shared.live;
         live.replace(config);
@@ -284,7 +275,7 @@ impl Balancer {
     }
 
     /// The listening socket of the admin listener, to be handed over; none if it is off.
-    pub fn admin_listener(&self) -> Option<Handle<()>> {
+    pub fn admin_listener(&self) -> Option<Listeners<()>> {
         self.admin.as_ref().map(Admin::listeners)
     }
 
@@ -320,30 +311,32 @@ impl Balancer {
         let pause = self.shared.live.current().config.timeouts.drain_idle.min(timeout / 2);
         let grace = Instant::now() + pause;
         self.shared.lot.announce_drain(grace); // first, so that every answer from now on says that it closes
-        self.stop_accepting();
+        self.shared.accept_the_last(self.last_tally());
         drop(self.shared.lot.drain(|client| client.may_be_about_to_ask(pause), grace));
         let is_finished = self.shared.connections.wait_until_empty(deadline);
         self.stop();
         is_finished
     }
 
-    fn stop_accepting(&mut self) {
-        self.listeners.stop();
-        join(self.acceptor.take());
+    /// The number of no worker: that of whoever ends what they have left undone.
+    fn last_tally(&self) -> usize {
+        self.shared.tallies.len() - 1
     }
 
     fn stop(&mut self) {
-        self.stop_accepting();
+        self.shared.accept_the_last(self.last_tally());
         self.checker = None;
         self.names = None;
-        let mut desk = Desk::new(Arc::clone(&self.shared), self.shared.tallies.len() - 1);
+        let mut desk = Desk::new(Arc::clone(&self.shared), self.last_tally());
         for mut client in self.shared.lot.close() {
             client.fail(Reason::Shutdown.into(), &mut desk);
             client.turn(&mut desk);
         }
         desk.hand_over_lines();
         for worker in self.workers.drain(..) {
-            join(Some(worker));
+            if worker.join().is_err() {
+                log::error!("a worker has ended in a panic");
+            }
         }
         self.admin = None; // last: to the end it can be asked how far the end is
         for log in self.logs() {
@@ -398,26 +391,4 @@ fn targets(live: &Live) -> Vec<Target> {
             active: active.clone(),
         })
         .collect()
-}
-
-fn accept(shared: &Arc<Shared>, listeners: Listeners<Arc<ListenerSettings>>, most: usize) {
-    let is_full = || shared.connections.count() >= most;
-    let make_room = || shared.make_room();
-    listeners.accept(is_full, make_room, |socket, peer, listener| {
-        let now = Instant::now();
-        let snapshot = shared.live.current();
-        let config = &snapshot.config;
-        let Some(arrival) = shared.door.arrival(peer, &listener, config, now) else { return Ok(()) };
-        let deadline = now + config.timeouts.first_byte;
-        shared.lot.admit(socket, deadline, |connection| {
-            let client = Client::new(connection, peer, arrival, now, shared);
-            Box::new(if config.wire_log.on { client.observed() } else { client })
-        })
-    });
-}
-
-fn join(thread: Option<JoinHandle<()>>) {
-    if thread.is_some_and(|thread| thread.join().is_err()) {
-        log::error!("a thread has ended in a panic");
-    }
 }

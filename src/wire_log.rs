@@ -25,12 +25,10 @@ pub struct Trail {
     began: Instant,
     /// The number of its connection.
     client: u64,
-    /// Whose turn it is; `NOBODY`: the acceptor's.
+    /// Whose turn it is.
     worker: AtomicUsize,
     notes: Mutex<Notes>,
 }
-
-const NOBODY: usize = usize::MAX;
 
 #[derive(Default)]
 struct Notes {
@@ -48,10 +46,10 @@ enum Direction {
 }
 
 impl Trail {
-    /// The trail of a client that has just been accepted.
-    pub fn new(log: &Arc<Lines>, client: u64, peer: SocketAddr, began: Instant) -> Trail {
-        let log = Arc::clone(log);
-        let trail = Trail { log, began, client, worker: AtomicUsize::new(NOBODY), notes: Mutex::new(Notes::default()) };
+    /// The trail of a client that this worker has just accepted.
+    pub fn new(log: &Arc<Lines>, client: u64, peer: SocketAddr, began: Instant, worker: usize) -> Trail {
+        let (log, worker) = (Arc::clone(log), AtomicUsize::new(worker));
+        let trail = Trail { log, began, client, worker, notes: Mutex::default() };
         trail.line("client", format_args!("accepted from {peer}"));
         trail
     }
@@ -70,10 +68,7 @@ impl Trail {
 
     fn line(&self, socket: &str, what: fmt::Arguments<'_>) {
         let micros = self.began.elapsed().as_micros();
-        let worker = match self.worker.load(Ordering::Relaxed) {
-            NOBODY => "--".to_owned(),
-            worker => format!("w{worker}"),
-        };
+        let worker = format!("w{}", self.worker.load(Ordering::Relaxed));
         let client = format!("#{}", self.client);
         let mut notes = self.notes();
         writeln!(notes.lines, "{micros:>9} us  {worker:<3} {client:<6} {socket:<22} {what}")
@@ -239,7 +234,7 @@ mod tests {
     use super::*;
 
     fn trail() -> Trail {
-        Trail::new(&Arc::new(Lines::new("log of a test")), 1, ([127, 0, 0, 1], 1).into(), Instant::now())
+        Trail::new(&Arc::new(Lines::new("log of a test")), 1, ([127, 0, 0, 1], 1).into(), Instant::now(), 0)
     }
 
     /// What is shown of this, cut before each of these places.

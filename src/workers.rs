@@ -1,7 +1,7 @@
 //! As many workers as cores, and not one more for ten thousand idle clients.
 //!
-//! A worker waits until some visits can go on, and gives each of them a turn. A turn never waits. A panic in one costs
-//! its client's connection, never the worker.
+//! A worker waits until some visits can go on, or somebody comes, and gives each of them a turn. A turn never waits. A
+//! panic in one costs its client's connection, never the worker.
 
 use crate::error::Reason;
 use crate::exchange::{Client, Desk, Shared, Turn};
@@ -31,9 +31,11 @@ fn work(shared: &Arc<Shared>, worker: usize) {
     let mut ready = Vec::new();
     let mut resumed = Instant::now();
     let mut swept = resumed;
+    let mut promise = None;
     loop {
         desk.tally().note(Doing::Waiting);
-        let Some(rest) = shared.lot.wait(&mut ready) else { return };
+        let hear = |bell| shared.listeners.hear(bell);
+        let Some(rest) = shared.lot.wait_and_hear(&mut ready, promise, hear) else { return };
         desk.tally().note(Doing::Working);
         desk.tally().count_rest(resumed, rest);
         resumed = rest.until;
@@ -49,11 +51,21 @@ fn work(shared: &Arc<Shared>, worker: usize) {
             answer_calls(&mut desk, shared);
         }
         desk.hand_over_lines();
+        accept(shared, worker, &mut promise, resumed); // behind the turns, in which somebody may have left a place
     }
 }
 
 /// How often spares are looked at, and a part of the addresses, by each worker.
 const SWEEP: Duration = Duration::from_millis(100);
+
+/// Accepts clients that wait, if somebody has rung, or this worker has promised to look again.
+fn accept(shared: &Arc<Shared>, worker: usize, promise: &mut Option<Instant>, now: Instant) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| shared.accept(promise, now, worker)));
+    if outcome.is_err() {
+        shared.tallies[worker].count_panic();
+        *promise = Some(now); // nobody rings again for those who wait still
+    }
+}
 
 /// Gives those a turn who have been given a place at a backend: by the turn before, that is, by somebody who left one.
 fn answer_calls(desk: &mut Desk, shared: &Arc<Shared>) {

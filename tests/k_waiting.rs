@@ -21,8 +21,8 @@ use support::{Backend, Client, Gate, PATIENCE, eventually};
 
 const WORKERS: u64 = 2;
 
-/// Main, acceptor, health checker, names, log, access log: as many threads as there are, beside the workers.
-const OTHER_THREADS: u64 = 6;
+/// Main, health checker, names, log, access log: as many threads as there are, beside the workers.
+const OTHER_THREADS: u64 = 5;
 
 /// More than all the buffers on its way hold.
 const LARGE: usize = 16 * 1024 * 1024;

@@ -164,6 +164,15 @@ fn thousands_of_deadlines_at_once_are_all_kept() {
 }
 
 #[test]
+fn who_is_admitted_while_a_drain_has_begun_goes_when_its_grace_is_over() {
+    let lot = Lot::new(1024).unwrap();
+    lot.announce_drain(Instant::now());
+    let (near, _far) = pair();
+    admit(&lot, near, later());
+    next(&lot);
+}
+
+#[test]
 fn a_drain_ends_the_idle_and_no_others_and_lets_none_park_again() {
     let lot = lot();
     let (near, mut far) = pair();

@@ -2,14 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
 
-use std::io::{ErrorKind, Read, Write};
+use std::cell::Cell;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::panic::AssertUnwindSafe;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use threadbare::net::{self, Bound, Handle, Listeners, Passed};
+use threadbare::net::{self, Acceptor, Bound, Listeners, Lot, Passed};
 
 /// The longest that anything here waits.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -18,22 +20,25 @@ const ANY: &str = "127.0.0.1:0";
 
 type Name = &'static str;
 
-/// Accepts, and says to each client whose listener it has come by; ends with its test.
-struct Acceptor {
-    handle: Handle<Name>,
+/// Three workers who wait in a lot, accept, and say to each client whose listener it has come by; they end with their test.
+struct Crew {
+    lot: Arc<Lot<()>>,
+    handle: Listeners<Name>,
     is_full: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
 }
 
-impl Acceptor {
+impl Crew {
     fn start(bound: Bound<Name>) -> Self {
-        let listeners = Listeners::new(bound).unwrap();
-        let handle = listeners.handle();
+        let lot = Arc::new(Lot::new(1024).unwrap());
+        let handle = Listeners::new(bound, lot.bells().unwrap()).unwrap();
         let is_full = Arc::new(AtomicBool::new(false));
-        let full = Arc::clone(&is_full);
-        let greet = |mut socket: mio::net::TcpStream, _: SocketAddr, name: Name| socket.write_all(name.as_bytes());
-        let thread = thread::spawn(move || listeners.accept(|| full.load(Ordering::Acquire), || false, greet));
-        Self { handle, is_full, thread: Some(thread) }
+        let worker = || {
+            let (lot, listeners, is_full) = (Arc::clone(&lot), handle.clone(), Arc::clone(&is_full));
+            thread::spawn(move || work(&lot, &listeners, &is_full))
+        };
+        let workers = vec![worker(), worker(), worker()];
+        Self { lot, handle, is_full, workers }
     }
 
     fn on(wanted: &[(&str, Name)]) -> Self {
@@ -41,11 +46,24 @@ impl Acceptor {
     }
 }
 
-impl Drop for Acceptor {
+impl Drop for Crew {
     fn drop(&mut self) {
-        self.handle.stop();
-        self.thread.take().unwrap().join().unwrap();
+        self.handle.finish(|| Some(()), || false, greet);
+        assert_eq!(self.lot.close().len(), 0);
+        self.workers.drain(..).for_each(|worker| worker.join().unwrap());
     }
+}
+
+fn work(lot: &Lot<()>, listeners: &Listeners<Name>, is_full: &AtomicBool) {
+    let mut promise = None;
+    while let Some(rest) = lot.wait_and_hear(&mut Vec::new(), promise, |bell| listeners.hear(bell)) {
+        let place = || (!is_full.load(Ordering::Acquire)).then_some(());
+        listeners.accept(&mut promise, rest.until, place, || false, greet);
+    }
+}
+
+fn greet(mut socket: mio::net::TcpStream, _: SocketAddr, name: Name, (): ()) -> io::Result<()> {
+    socket.write_all(name.as_bytes())
 }
 
 fn pairs(wanted: &[(&str, Name)]) -> Vec<(SocketAddr, Name)> {
@@ -74,26 +92,26 @@ fn wait_until_refusing(address: SocketAddr) {
 
 #[test]
 fn a_connection_is_told_by_which_listener_it_came() {
-    let acceptor = Acceptor::on(&[(ANY, "first"), (ANY, "second")]);
-    let addresses = acceptor.handle.addresses();
+    let crew = Crew::on(&[(ANY, "first"), (ANY, "second")]);
+    let addresses = crew.handle.addresses();
     assert_eq!([greeting(addresses[0]), greeting(addresses[1])], ["first", "second"]);
 }
 
 #[test]
 fn a_listener_is_added_and_another_removed_while_a_third_stays() {
-    let acceptor = Acceptor::on(&[(ANY, "stays"), ("127.0.0.2:0", "goes")]);
-    let before = acceptor.handle.addresses();
-    let after = acceptor.handle.replace(pairs(&[("127.0.0.3:0", "comes"), (ANY, "stays, renamed")])).unwrap();
+    let crew = Crew::on(&[(ANY, "stays"), ("127.0.0.2:0", "goes")]);
+    let before = crew.handle.addresses();
+    let after = crew.handle.replace(pairs(&[("127.0.0.3:0", "comes"), (ANY, "stays, renamed")])).unwrap();
     assert_eq!(after[1], before[0], "port 0 before and after is the same listener");
-    assert_eq!(acceptor.handle.addresses(), after);
+    assert_eq!(crew.handle.addresses(), after);
     assert_eq!([greeting(after[0]), greeting(after[1])], ["comes", "stays, renamed"]);
     wait_until_refusing(before[1]);
 }
 
 #[test]
 fn no_connection_to_a_listener_that_stays_is_refused_or_lost() {
-    let acceptor = Acceptor::on(&[(ANY, "stays")]);
-    let address = acceptor.handle.addresses()[0];
+    let crew = Crew::on(&[(ANY, "stays")]);
+    let address = crew.handle.addresses()[0];
     let clients = thread::spawn(move || {
         for nth in 0..300 {
             assert_eq!(greeting(address), "stays", "connection {nth}");
@@ -102,7 +120,7 @@ fn no_connection_to_a_listener_that_stays_is_refused_or_lost() {
     let mut turn = 0;
     while !clients.is_finished() || turn < 3 {
         let others = [(ANY, "stays"), ("127.0.0.2:0", "comes and goes"), ("127.0.0.3:0", "comes and goes")];
-        let after = acceptor.handle.replace(pairs(&others[..1 + turn % 3])).unwrap();
+        let after = crew.handle.replace(pairs(&others[..1 + turn % 3])).unwrap();
         assert_eq!(after[0], address);
         turn += 1;
     }
@@ -111,12 +129,12 @@ fn no_connection_to_a_listener_that_stays_is_refused_or_lost() {
 
 #[test]
 fn who_waits_in_the_backlog_of_a_listener_that_goes_is_accepted() {
-    let acceptor = Acceptor::on(&[(ANY, "goes")]);
-    let address = acceptor.handle.addresses()[0];
-    acceptor.is_full.store(true, Ordering::Release);
+    let crew = Crew::on(&[(ANY, "goes")]);
+    let address = crew.handle.addresses()[0];
+    crew.is_full.store(true, Ordering::Release);
     let waiting: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
-    assert_eq!(acceptor.handle.replace([]).unwrap(), []);
-    acceptor.is_full.store(false, Ordering::Release);
+    assert_eq!(crew.handle.replace([]).unwrap(), []);
+    crew.is_full.store(false, Ordering::Release);
     for client in waiting {
         assert_eq!(heard(client), "goes");
     }
@@ -125,36 +143,129 @@ fn who_waits_in_the_backlog_of_a_listener_that_goes_is_accepted() {
 
 #[test]
 fn a_listener_that_is_wanted_again_before_it_is_gone_stays() {
-    let acceptor = Acceptor::on(&[(ANY, "there")]);
-    let address = acceptor.handle.addresses()[0];
-    acceptor.is_full.store(true, Ordering::Release);
+    let crew = Crew::on(&[(ANY, "there")]);
+    let address = crew.handle.addresses()[0];
+    crew.is_full.store(true, Ordering::Release);
     let waiting = TcpStream::connect(address).unwrap();
-    acceptor.handle.replace([]).unwrap();
-    assert_eq!(acceptor.handle.replace(pairs(&[(ANY, "and back")])).unwrap(), [address]);
-    acceptor.is_full.store(false, Ordering::Release);
+    crew.handle.replace([]).unwrap();
+    assert_eq!(crew.handle.replace(pairs(&[(ANY, "and back")])).unwrap(), [address]);
+    crew.is_full.store(false, Ordering::Release);
     assert_eq!(heard(waiting), "and back");
     assert_eq!(greeting(address), "and back");
 }
 
+/// Sockets that nobody waits for: what is heard of them is asked for, and who is admitted is counted.
+struct Bench {
+    lot: Lot<()>,
+    listeners: Listeners<Name>,
+    address: SocketAddr,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let lot = Lot::new(1024).unwrap();
+        let listeners =
+            Listeners::new(net::bind(pairs(&[(ANY, "")]), Vec::new()).unwrap(), lot.bells().unwrap()).unwrap();
+        let address = listeners.addresses()[0];
+        let bench = Self { lot, listeners, address };
+        assert_eq!(bench.accept(&mut None, Instant::now(), true), 0, "nobody has come");
+        bench
+    }
+
+    /// So many clients that wait, and the socket has rung.
+    fn crowd(&self, size: usize) -> Vec<TcpStream> {
+        let clients = (0..size).map(|_| TcpStream::connect(self.address).unwrap()).collect();
+        let rung = Cell::new(false);
+        while !rung.get() {
+            let hear = |bell| {
+                rung.set(true);
+                self.listeners.hear(bell);
+            };
+            self.lot.wait_and_hear(&mut Vec::new(), None, hear).unwrap();
+        }
+        clients
+    }
+
+    /// How many are admitted, or, if there is no place, would have been.
+    fn accept(&self, promise: &mut Option<Instant>, now: Instant, has_place: bool) -> usize {
+        let looks = Cell::new(0);
+        let place = || {
+            looks.set(looks.get() + usize::from(!has_place));
+            has_place.then_some(())
+        };
+        let admit = |_, _, _, ()| {
+            looks.set(looks.get() + 1);
+            Ok(())
+        };
+        self.listeners.accept(promise, now, place, || false, admit);
+        looks.get()
+    }
+}
+
+#[test]
+fn of_a_crowd_some_are_accepted_at_a_time_and_anybody_may_go_on() {
+    let bench = Bench::new();
+    let _crowd = bench.crowd(40);
+    let (now, mut first, mut second) = (Instant::now(), None, None);
+    assert_eq!(bench.accept(&mut first, now, true), 16);
+    assert_eq!(first, Some(now), "to come again at once");
+    assert_eq!(bench.accept(&mut second, now, true), 16, "nobody else rang");
+    assert_eq!(bench.accept(&mut first, now, true), 8);
+    assert_eq!(first, None, "nobody waits any more");
+    assert_eq!(bench.accept(&mut second, now, true), 0);
+    assert_eq!(second, None);
+}
+
+#[test]
+fn where_there_is_no_place_one_comes_again_and_nobody_else_tries() {
+    let bench = Bench::new();
+    let _crowd = bench.crowd(1);
+    let (now, mut first, mut second) = (Instant::now(), None, None);
+    assert_eq!(bench.accept(&mut first, now, false), 1);
+    let due = first.unwrap();
+    assert!(due > now);
+    let _another = bench.crowd(1);
+    assert_eq!(bench.accept(&mut second, now, true), 0, "the first one has promised to come");
+    assert_eq!(bench.accept(&mut first, now, true), 0, "and its time has not come");
+    assert_eq!((first, second), (Some(due), None));
+    assert_eq!(bench.accept(&mut first, due, true), 2);
+    assert_eq!(first, None);
+    let _third = bench.crowd(1);
+    assert_eq!(bench.accept(&mut second, now, true), 1);
+}
+
+#[test]
+fn who_waits_behind_a_connection_over_which_its_host_has_panicked_is_accepted() {
+    let bench = Bench::new();
+    let _crowd = bench.crowd(3);
+    let now = Instant::now();
+    let mut promise = None;
+    let admit = |_: mio::net::TcpStream, _: SocketAddr, _: Name, (): ()| panic!("as a test");
+    let accept = || bench.listeners.accept(&mut promise, now, || Some(()), || false, admit);
+    assert!(std::panic::catch_unwind(AssertUnwindSafe(accept)).is_err());
+    promise = Some(now); // as a worker does
+    assert_eq!(bench.accept(&mut promise, now, true), 2);
+}
+
 #[test]
 fn nothing_changes_if_one_address_can_not_be_had() {
-    let acceptor = Acceptor::on(&[(ANY, "stays")]);
-    let before = acceptor.handle.addresses();
+    let crew = Crew::on(&[(ANY, "stays")]);
+    let before = crew.handle.addresses();
     let taken = TcpListener::bind(ANY).unwrap();
     let taken_address = taken.local_addr().unwrap();
     let wanted = [("127.0.0.2:0".parse().unwrap(), "would come"), (taken_address, "can't come")];
-    let (address, error) = acceptor.handle.replace(wanted).unwrap_err();
+    let (address, error) = crew.handle.replace(wanted).unwrap_err();
     assert_eq!((address, error.kind()), (taken_address, ErrorKind::AddrInUse));
-    assert_eq!(acceptor.handle.addresses(), before);
+    assert_eq!(crew.handle.addresses(), before);
     assert_eq!(greeting(before[0]), "stays");
 }
 
 #[test]
 fn a_stopped_listener_is_closed_though_a_handle_lives_on() {
-    let acceptor = Acceptor::on(&[(ANY, "was there")]);
-    let handle = acceptor.handle.clone();
+    let crew = Crew::on(&[(ANY, "was there")]);
+    let handle = crew.handle.clone();
     let address = handle.addresses()[0];
-    drop(acceptor);
+    drop(crew);
     assert!(TcpStream::connect(address).is_err());
     assert!(handle.replace(pairs(&[(ANY, "too late")])).is_err());
     assert_eq!(handle.addresses(), []);
@@ -162,10 +273,10 @@ fn a_stopped_listener_is_closed_though_a_handle_lives_on() {
 
 #[test]
 fn a_listener_that_goes_is_forgotten_though_another_process_holds_its_socket() {
-    let acceptor = Acceptor::on(&[(ANY, "goes"), ("127.0.0.2:0", "stays")]);
-    let addresses = acceptor.handle.addresses();
-    let elsewhere = acceptor.handle.sockets().unwrap().swap_remove(0).socket;
-    acceptor.handle.replace(pairs(&[("127.0.0.2:0", "stays")])).unwrap();
+    let crew = Crew::on(&[(ANY, "goes"), ("127.0.0.2:0", "stays")]);
+    let addresses = crew.handle.addresses();
+    let elsewhere = crew.handle.sockets().unwrap().swap_remove(0).socket;
+    crew.handle.replace(pairs(&[("127.0.0.2:0", "stays")])).unwrap();
     // Whoever is greeted was there in time; the first who is not belongs to the other process.
     let began = Instant::now();
     elsewhere.set_nonblocking(true).unwrap();
@@ -187,9 +298,9 @@ fn a_passed_socket_takes_the_place_of_the_one_for_its_address() {
     let rows = [Passed { address: ANY.parse().unwrap(), socket: opened.try_clone().unwrap() }];
     let bound = net::bind(pairs(&[("127.0.0.2:0", "own"), (ANY, "passed")]), rows.into()).unwrap();
     assert_eq!(bound.addresses().unwrap()[1], local);
-    let acceptor = Acceptor::start(bound);
+    let crew = Crew::start(bound);
     assert_eq!(heard(early), "passed", "who came before the change of hands");
-    assert_eq!(greeting(acceptor.handle.addresses()[0]), "own");
+    assert_eq!(greeting(crew.handle.addresses()[0]), "own");
 }
 
 /// Runs one test of this file as another process, with these words of a shell before it.
@@ -222,14 +333,14 @@ fn started_with_a_socket() {
     assert_eq!(passed[0].address, passed[0].socket.local_addr().unwrap());
     let wanted: Vec<_> = passed.iter().map(|passed| (passed.address, "activated")).collect();
     let bound = net::bind(wanted, passed).unwrap();
-    let listeners = Listeners::new(bound).unwrap();
-    let handle = listeners.handle();
-    listeners.accept(
+    let acceptor = Acceptor::new(bound).unwrap();
+    let listeners = acceptor.listeners();
+    acceptor.accept(
+        || Some(()),
         || false,
-        || false,
-        |mut socket, _, name| {
-            handle.stop();
-            socket.write_all(name.as_bytes())
+        |socket, peer, name, place| {
+            listeners.stop();
+            greet(socket, peer, name, place)
         },
     );
 }

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use threadbare::net::handover::{self, Inherited, Offer};
-use threadbare::net::{self, Bound, Handle, Listeners, Passed};
+use threadbare::net::{self, Acceptor, Bound, Listeners, Passed};
 
 /// The longest that anything here waits.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -50,19 +50,20 @@ impl Meeting {
 
 /// Accepts, and says its name to each client; ends with its test.
 struct Process {
-    handle: Handle<Name>,
+    handle: Listeners<Name>,
     is_full: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Process {
     fn start(bound: Bound<Name>) -> Self {
-        let listeners = Listeners::new(bound).unwrap();
-        let handle = listeners.handle();
+        let acceptor = Acceptor::new(bound).unwrap();
+        let handle = acceptor.listeners();
         let is_full = Arc::new(AtomicBool::new(false));
         let full = Arc::clone(&is_full);
-        let greet = |mut socket: mio::net::TcpStream, _: SocketAddr, name: Name| socket.write_all(name.as_bytes());
-        let thread = thread::spawn(move || listeners.accept(|| full.load(Ordering::Acquire), || false, greet));
+        let place = move || (!full.load(Ordering::Acquire)).then_some(());
+        let greet = |mut socket: mio::net::TcpStream, _, name: Name, ()| socket.write_all(name.as_bytes());
+        let thread = thread::spawn(move || acceptor.accept(place, || false, greet));
         Self { handle, is_full, thread: Some(thread) }
     }
 

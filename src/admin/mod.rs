@@ -26,7 +26,7 @@ mod tables;
 mod visit;
 
 use crate::exchange::Shared;
-use crate::net::{Handle, Headcount, Listeners};
+use crate::net::{Acceptor, Headcount, Listeners};
 use pulse::Board;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -51,7 +51,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The admin listener. Dropping it ends it.
 pub struct Admin {
     house: Arc<House>,
-    listeners: Handle<()>,
+    listeners: Listeners<()>,
     address: SocketAddr,
     threads: Vec<JoinHandle<()>>,
 }
@@ -63,33 +63,33 @@ struct House {
     /// Held by the visit that writes the numbers down: a crowd that asks for them has one processor at most.
     pen: Mutex<()>,
     /// Visits that are no viewers.
-    visits: Headcount,
-    viewers: Headcount,
+    visits: Arc<Headcount>,
+    viewers: Arc<Headcount>,
     /// The connections of all visits, to be cut at the end.
     open: Mutex<HashMap<u64, TcpStream>>,
 }
 
 impl Admin {
-    /// Serves the listener that is among these.
+    /// Serves the listener of this acceptor.
     ///
     /// # Errors
     /// There is none, or no thread could be started.
-    pub fn start(shared: &Arc<Shared>, listeners: Listeners<()>) -> io::Result<Admin> {
+    pub fn start(shared: &Arc<Shared>, acceptor: Acceptor<()>) -> io::Result<Admin> {
         let house = Arc::new(House {
             shared: Arc::clone(shared),
             board: Board::new(shared),
             pen: Mutex::default(),
-            visits: Headcount::default(),
-            viewers: Headcount::default(),
+            visits: Headcount::of_at_most(CROWD),
+            viewers: Headcount::of_at_most(VIEWERS),
             open: Mutex::default(),
         });
-        let address = listeners.handle().addresses().first().copied().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let handle = listeners.handle();
-        let mut admin = Admin { house: Arc::clone(&house), listeners: handle, address, threads: Vec::new() };
+        let listeners = acceptor.listeners();
+        let address = listeners.addresses().first().copied().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let mut admin = Admin { house: Arc::clone(&house), listeners, address, threads: Vec::new() };
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         admin.threads.push(thread("admin pulse").spawn(move || house.beat())?);
         let house = Arc::clone(&admin.house);
-        admin.threads.push(thread("admin").spawn(move || accept(&house, listeners))?);
+        admin.threads.push(thread("admin").spawn(move || accept(&house, acceptor))?);
         Ok(admin)
     }
 
@@ -99,7 +99,7 @@ impl Admin {
     }
 
     /// Its listening sockets, to be handed over, and then to be stopped.
-    pub fn listeners(&self) -> Handle<()> {
+    pub fn listeners(&self) -> Listeners<()> {
         self.listeners.clone()
     }
 }
@@ -130,16 +130,16 @@ impl House {
 }
 
 /// Gives every connection a thread.
-fn accept(house: &Arc<House>, listeners: Listeners<()>) {
+fn accept(house: &Arc<House>, acceptor: Acceptor<()>) {
     let number = Cell::new(0);
-    listeners.accept(
-        || house.visits.count() >= CROWD,
+    acceptor.accept(
+        || house.visits.enter(),
         || false,
-        |socket, _, ()| {
+        |socket, _, (), presence| {
             let connection = TcpStream::from(socket);
             connection.set_nonblocking(false)?;
             number.set(number.get() + 1);
-            let visit = visit::Visit::new(house, connection, number.get())?;
+            let visit = visit::Visit::new(house, connection, number.get(), presence)?;
             let thread = std::thread::Builder::new().name("admin visit".to_owned());
             thread.spawn(move || visit.serve()).map(drop)
         },

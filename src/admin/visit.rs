@@ -7,7 +7,7 @@ use super::{House, VIEWERS, VISITS, page, stats};
 use crate::error::Fault;
 use crate::events::EventKind;
 use crate::http::{FieldTable, Flaw, HeadScan, Limits, Request, refuse_early};
-use crate::net;
+use crate::net::{self, Presence};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -49,7 +49,8 @@ pub(super) struct Visit {
     house: Arc<House>,
     connection: TcpStream,
     number: u64,
-    is_viewer: bool,
+    /// Among the visits, or among the viewers.
+    presence: Presence,
 }
 
 /// Why there is no head.
@@ -61,10 +62,9 @@ enum Missing {
 
 impl Visit {
     /// A visitor has come.
-    pub(super) fn new(house: &Arc<House>, connection: TcpStream, number: u64) -> io::Result<Visit> {
+    pub(super) fn new(house: &Arc<House>, connection: TcpStream, number: u64, presence: Presence) -> io::Result<Visit> {
         house.connections().insert(number, connection.try_clone()?);
-        house.visits.enter();
-        Ok(Visit { house: Arc::clone(house), connection, number, is_viewer: false })
+        Ok(Visit { house: Arc::clone(house), connection, number, presence })
     }
 
     /// Answers, and ends.
@@ -182,14 +182,8 @@ impl Visit {
 
     /// Leaves the ordinary visits for the viewers, if there is a place among them.
     fn become_viewer(&mut self) -> bool {
-        let one_at_a_time = self.house.connections(); // two can't both take the last place
-        if self.house.viewers.count() >= VIEWERS {
-            return false;
-        }
-        self.house.viewers.enter();
-        self.house.visits.leave();
-        drop(one_at_a_time);
-        self.is_viewer = true;
+        let Some(viewer) = self.house.viewers.enter() else { return false };
+        self.presence = viewer;
         true
     }
 
@@ -256,7 +250,6 @@ impl Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         self.house.connections().remove(&self.number);
-        if self.is_viewer { &self.house.viewers } else { &self.house.visits }.leave();
     }
 }
 

@@ -3,12 +3,12 @@
 use super::{Client, Door};
 use crate::access_log::{self, Outcome};
 use crate::balance::Backend;
-use crate::config::AccessLogFormat;
+use crate::config::{AccessLogFormat, ListenerSettings};
 use crate::http::CHUNK_HEAD_ROOM;
 use crate::lines::Lines;
 use crate::live::{Live, Snapshot, View};
 use crate::metrics::{Figures, Samples, Sources, Tally};
-use crate::net::{Connection, Headcount, Lot, Pipe};
+use crate::net::{Connection, Headcount, Listeners, Lot, Pipe};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
@@ -20,6 +20,8 @@ use std::time::{Duration, Instant, SystemTime};
 pub struct Shared {
     /// What was set, and whose turn it is.
     pub live: Live,
+    /// Where clients come from.
+    pub listeners: Listeners<Arc<ListenerSettings>>,
     /// Where visits wait.
     pub lot: Lot<Client>,
     /// Where finished exchanges are told of.
@@ -27,7 +29,7 @@ pub struct Shared {
     /// Where everything else is told of, if that is wished.
     pub wire_log: Arc<Lines>,
     /// Client connections open now.
-    pub connections: Headcount,
+    pub connections: Arc<Headcount>,
     /// Who comes in, and as whom.
     pub door: Door,
     /// One for each worker; and a last one for whoever ends what they have left undone.

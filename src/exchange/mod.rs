@@ -40,19 +40,21 @@ pub use desk::{Desk, Shared};
 pub use door::{Arrival, Door};
 
 use crate::addresses::Guest;
+use crate::config::ListenerSettings;
 use crate::error::{Fault, Reason};
 use crate::http::{
     BodyFraming, Claims, FieldTable, MaxForwards, Persistence, Request, Sender, Version, client_may_stay, refuse_early,
     understood_line,
 };
 use crate::metrics::WaitsFor;
-use crate::net::{Connection, Wants, Watch};
+use crate::net::{Accepted, Connection, Presence, Wants, Watch};
 use answer::Body;
 use door::Unintroduced;
 use gather::{Gather, Gathered, Missing};
 use linger::Linger;
 use record::{Carried, Named, Record};
 use relay::{After, Exchange, Said};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,6 +65,8 @@ use watched::Watched;
 /// One client connection, from its first byte to its last.
 pub struct Client {
     connection: Connection,
+    /// Counts it out, once its connection is closed.
+    _presence: Presence,
     /// Who it is; the peer, unless a proxy has said otherwise.
     address: SocketAddr,
     phase: Phase,
@@ -120,20 +124,21 @@ pub enum Turn {
 
 impl Client {
     /// A client that has just connected.
-    pub fn new(
+    fn new(
         connection: Connection,
+        presence: Presence,
         peer: SocketAddr,
         arrival: Arrival,
         now: Instant,
         shared: &Arc<Shared>,
     ) -> Client {
-        shared.connections.enter();
         let (phase, guest) = match arrival {
             Arrival::Introduced => (Phase::Introduction, Guest::default()),
             Arrival::Direct(guest) => (Phase::Idle, guest),
         };
         Client {
             connection,
+            _presence: presence,
             address: peer,
             phase,
             since: now,
@@ -146,8 +151,8 @@ impl Client {
 
     /// The same, with everything that happens told of in the wire log.
     #[must_use]
-    pub fn observed(mut self) -> Client {
-        let watched = Watched::new(&self.shared.wire_log, &mut self.connection, self.address, self.since);
+    fn observed(mut self, worker: usize) -> Client {
+        let watched = Watched::new(&self.shared.wire_log, &mut self.connection, self.address, self.since, worker);
         self.watched = Some(Box::new(watched));
         self
     }
@@ -516,12 +521,6 @@ impl Client {
     }
 }
 
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.shared.connections.leave();
-    }
-}
-
 fn persistence(stays: bool, version: Version) -> Persistence {
     match (stays, version) {
         (false, _) => Persistence::Closes,
@@ -531,6 +530,41 @@ fn persistence(stays: bool, version: Version) -> Persistence {
 }
 
 impl Shared {
+    /// Accepts clients that wait, if somebody has rung; to be called by each worker, with a promise of its own: see
+    /// [`Listeners::accept`](crate::net::Listeners::accept).
+    pub fn accept(self: &Arc<Self>, promise: &mut Option<Instant>, now: Instant, worker: usize) {
+        let admit = |socket, peer, listener, presence| self.admit(socket, peer, listener, presence, worker);
+        if self.connections.has_place_again() {
+            *promise = Some(now); // nobody need wait until somebody looks by and by
+        }
+        self.listeners.accept(promise, now, || self.connections.enter(), || self.make_room(), admit);
+    }
+
+    /// Accepts all clients that wait, and nobody any more.
+    pub fn accept_the_last(self: &Arc<Self>, worker: usize) {
+        let admit = |socket, peer, listener, presence| self.admit(socket, peer, listener, presence, worker);
+        self.listeners.finish(|| self.connections.enter(), || self.make_room(), admit);
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        socket: Accepted,
+        peer: SocketAddr,
+        listener: Arc<ListenerSettings>,
+        presence: Presence,
+        worker: usize,
+    ) -> io::Result<()> {
+        let now = Instant::now();
+        let snapshot = self.live.current();
+        let config = &snapshot.config;
+        let Some(arrival) = self.door.arrival(peer, &listener, config, now) else { return Ok(()) };
+        let deadline = now + config.timeouts.first_byte;
+        self.lot.admit(socket, deadline, |connection| {
+            let client = Client::new(connection, presence, peer, arrival, now, self);
+            Box::new(if config.wire_log.on { client.observed(worker) } else { client })
+        })
+    }
+
     /// Frees a descriptor: the oldest spare's, else that of the client that has been idle longest. `false`: there is
     /// neither.
     pub fn make_room(&self) -> bool {

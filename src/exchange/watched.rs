@@ -16,9 +16,15 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Begins to observe a client that has just connected.
-    pub(super) fn new(log: &Arc<Lines>, client: &mut Connection, peer: SocketAddr, began: Instant) -> Watched {
-        let trail = Arc::new(Trail::new(log, client.number(), peer, began));
+    /// Begins to observe a client that this worker has just accepted.
+    pub(super) fn new(
+        log: &Arc<Lines>,
+        client: &mut Connection,
+        peer: SocketAddr,
+        began: Instant,
+        worker: usize,
+    ) -> Watched {
+        let trail = Arc::new(Trail::new(log, client.number(), peer, began, worker));
         client.be_observed(Some(Arc::clone(&trail) as Arc<dyn Observer>));
         trail.hand_over();
         Watched { trail, awaited: Wait::client(Wants::READABLE) }

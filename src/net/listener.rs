@@ -1,33 +1,37 @@
 //! Where connections come from.
 //!
-//! One thread accepts for all listeners. It is no worker: while every worker is busy, the backlog still empties, and
-//! nothing that it waits for (a free descriptor, a place below the connection limit) holds up anybody's turn.
+//! A listening socket rings when somebody comes, and whoever hears it accepts: the workers, for their clients. So a newcomer
+//! needs no thread that hands it on: a context switch less for each, and what the kernel keeps of a connection stays with
+//! one core. None of them ever waits here. Where no place or no descriptor is free, newcomers stay in the backlog, and
+//! the one who has found that out comes again a moment later; until then nobody else need try.
 //!
-//! The sockets may be changed while it accepts, through a [`Handle`]. A socket whose address stays is not touched, so
-//! nobody who connects to it notices; one that goes is emptied before it is closed, since closing it resets those who
-//! wait in its backlog. Sockets that somebody else has opened (a service manager, a process that makes way for this
-//! one) take the place of those that would be opened for the same address: see [`Passed`].
+//! The sockets may be changed meanwhile. A socket whose address stays is not touched, so nobody who connects to it
+//! notices; one that goes is emptied before it is closed, since closing it resets those who wait in its backlog. Sockets
+//! that somebody else has opened (a service manager, a process that makes way for this one) take the place of those that
+//! would be opened for the same address: see [`Passed`].
 
 use super::descriptors::{is_out_of_descriptors, is_shortage};
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use mio::{Interest, Registry, Token, Waker};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 /// As many connections wait in the kernel while we are busy; std's 128 overflow in a millisecond of a burst.
 const BACKLOG: i32 = 4096;
 
-/// So many are accepted from one socket before the others have their turn: no more can have been waiting.
-const ROUND: u32 = BACKLOG.unsigned_abs();
+/// So many are accepted from one socket before something else has its turn: as many as events are told at once.
+const AT_ONCE: u32 = 16;
 
-/// How soon a halted listener tries again: soon enough for a client not to notice, seldom enough not to spin.
-/// (Accepting again at once, without a descriptor, fails at a million times a second.)
+/// How soon it is tried again where no place or no descriptor was free: soon enough for a client not to notice, seldom
+/// enough not to spin. (Accepting again at once, without a descriptor, fails at a million times a second.)
 const HALT: Duration = Duration::from_millis(20);
 
-const WAKE: Token = Token(usize::MAX);
+/// Where the tokens of listening sockets begin: no other socket has one beyond it.
+const FIRST_BELL: usize = 1 << 62;
 
 /// A listening socket that somebody else has opened, and the address that it was opened for. The two may differ: a
 /// socket opened for port 0 has a port.
@@ -92,23 +96,41 @@ impl<L> Bound<L> {
     }
 }
 
-/// Listening sockets, watched. Dropping them closes them.
-pub struct Listeners<L> {
-    poll: Poll,
-    shared: Arc<Shared<L>>,
+/// By which listening sockets ring, and how whoever listens for that is woken.
+#[derive(Debug)]
+pub struct Bells {
+    pub(super) registry: Registry,
+    pub(super) waker: Arc<Waker>,
 }
 
-/// Changes and ends [`Listeners::accept`], from other threads. Clones are the same handle.
-pub struct Handle<L>(Arc<Shared<L>>);
+/// That of one listening socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Bell(Token);
+
+impl Bell {
+    /// None: this is the token of something else.
+    pub(super) fn of_token(token: Token) -> Option<Bell> {
+        (token.0 >= FIRST_BELL).then_some(Bell(token))
+    }
+}
+
+/// Listening sockets, watched. Clones are the same sockets.
+pub struct Listeners<L>(Arc<Shared<L>>);
 
 struct Shared<L> {
-    sources: Mutex<Sources<L>>,
-    registry: Registry,
-    waker: Waker,
+    sources: RwLock<Sources<L>>,
+    /// Whether somebody is to look: [`RUNG`], [`HALTED`], both or neither.
+    state: AtomicU8,
+    bells: Bells,
+    complaint: Complaint,
 }
 
+/// Somebody may have come since the last look. It is taken back before each look, as hints are: see `Hints`.
+const RUNG: u8 = 1;
+/// There was no room for who has come. Somebody has promised to look again, and nobody else need.
+const HALTED: u8 = 2;
+
 struct Sources<L> {
-    /// Only the acceptor takes one out, so a position that it has holds until it does.
     all: Vec<Source<L>>,
     next_token: usize,
     stopping: bool,
@@ -121,47 +143,96 @@ struct Source<L> {
     owner: L,
     socket: mio::net::TcpListener,
     token: Token,
-    /// Connections may be waiting: accepting has not answered `WouldBlock` since the last event.
-    waiting: bool,
+    /// Connections may be waiting. Taken back before each look, too.
+    waiting: AtomicBool,
     /// To be closed as soon as no connection is waiting.
     leaving: bool,
 }
 
+impl<L> Source<L> {
+    /// The same, to be looked at.
+    fn looked_at_again(self, leaving: bool) -> Source<L> {
+        Source { waiting: AtomicBool::new(true), leaving, ..self }
+    }
+}
+
 impl<L> Shared<L> {
-    fn lock(&self) -> MutexGuard<'_, Sources<L>> {
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Sources<L>> {
+        self.sources.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn watch(&self, Passed { address, socket }: Passed, owner: L, token: usize) -> io::Result<Source<L>> {
-        let (local, token) = (socket.local_addr()?, Token(token));
+    fn write(&self) -> RwLockWriteGuard<'_, Sources<L>> {
+        self.sources.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self, Passed { address, socket }: Passed, owner: L, nth: usize) -> io::Result<Source<L>> {
+        let (local, token) = (socket.local_addr()?, Token(FIRST_BELL + nth));
         let mut socket = mio::net::TcpListener::from_std(socket);
-        self.registry.register(&mut socket, token, Interest::READABLE)?;
-        Ok(Source { address, local, owner, socket, token, waiting: true, leaving: false })
+        self.bells.registry.register(&mut socket, token, Interest::READABLE)?;
+        Ok(Source { address, local, owner, socket, token, waiting: AtomicBool::new(true), leaving: false })
     }
 
-    fn wake(&self) {
-        if let Err(error) = self.waker.wake() {
-            log::error!("the acceptor could not be woken: {error}");
+    /// To be done before it is closed: another process may hold the same socket, and its events would go on.
+    fn unwatch(&self, source: &mut Source<L>) {
+        if let Err(error) = self.bells.registry.deregister(&mut source.socket) {
+            log::error!("the kernel would not forget the socket of {}: {error}", source.local);
         }
     }
-}
 
-impl<L> Clone for Handle<L> {
-    fn clone(&self) -> Self {
-        Handle(Arc::clone(&self.0))
+    fn watch_again(&self, source: &mut Source<L>) {
+        if let Err(error) = self.bells.registry.register(&mut source.socket, source.token, Interest::READABLE) {
+            log::error!("the kernel would not watch the socket of {}: {error}", source.local);
+        }
+    }
+
+    /// Has somebody look who waits for events.
+    fn call(&self) {
+        self.ring();
+        if let Err(error) = self.bells.waker.wake() {
+            log::error!("nobody could be woken to accept connections: {error}");
+        }
+    }
+
+    /// To be called after `waiting` was set, so that whoever looks for this sees that.
+    fn ring(&self) {
+        self.state.fetch_or(RUNG, Ordering::AcqRel);
+    }
+
+    /// Whether a look is due: somebody has rung, and nobody has promised to look again. It is heard only once.
+    fn is_rung(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == RUNG && self.state.fetch_and(!RUNG, Ordering::AcqRel) & RUNG != 0
     }
 }
 
-impl<L> Handle<L> {
-    /// Stops accepting.
-    pub fn stop(&self) {
-        self.0.lock().stopping = true;
-        self.0.wake();
+impl<L> Clone for Listeners<L> {
+    fn clone(&self) -> Self {
+        Listeners(Arc::clone(&self.0))
+    }
+}
+
+impl<L> Listeners<L> {
+    /// Watches these sockets; they ring by these bells.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn new(bound: Bound<L>, bells: Bells) -> io::Result<Listeners<L>> {
+        let sources = Sources { all: Vec::new(), next_token: bound.0.len(), stopping: false };
+        let (sources, state) = (RwLock::new(sources), AtomicU8::new(RUNG));
+        let shared = Shared { sources, state, bells, complaint: Complaint::default() };
+        let watched = bound.0.into_iter().enumerate().map(|(nth, (passed, owner))| shared.watch(passed, owner, nth));
+        let watched = watched.collect::<io::Result<Vec<_>>>()?;
+        shared.write().all = watched;
+        Ok(Listeners(Arc::new(shared)))
+    }
+
+    /// Whether it is about to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.0.read().stopping
     }
 
     /// Where it listens, with the ports that the system chose, in the order of the settings.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.lock().all.iter().filter(|source| !source.leaving).map(|source| source.local).collect()
+        self.0.read().all.iter().filter(|source| !source.leaving).map(|source| source.local).collect()
     }
 
     /// Listens on these addresses, and on no others from now on; returns them with the ports that the system chose.
@@ -176,7 +247,7 @@ impl<L> Handle<L> {
         &self,
         wanted: impl IntoIterator<Item = (SocketAddr, L)>,
     ) -> Result<Vec<SocketAddr>, (SocketAddr, io::Error)> {
-        let mut sources = self.0.lock();
+        let mut sources = self.0.write();
         let mut kept = vec![false; sources.all.len()];
         let mut plan = Vec::new();
         for (address, owner) in wanted {
@@ -189,28 +260,27 @@ impl<L> Handle<L> {
                 plan.push(Planned::Kept(nth, owner));
                 continue;
             }
-            let token = sources.next_token;
+            let nth = sources.next_token;
             sources.next_token += 1;
             let socket = TcpListener::bind(address).and_then(listen);
-            let opened = socket.and_then(|socket| self.0.watch(Passed { address, socket }, owner, token));
+            let opened = socket.and_then(|socket| self.0.watch(Passed { address, socket }, owner, nth));
             plan.push(Planned::New(opened.map_err(|error| (address, error))?));
         }
-        // The order changes under the acceptor's feet: it may pass a source by, and is woken to look at all again.
+        // The order changes under the feet of those who accept: they may pass a source by, and all are looked at again.
         let mut old: Vec<Option<Source<L>>> = sources.all.drain(..).map(Some).collect();
         for planned in plan {
             let source = match planned {
                 Planned::New(source) => Some(source),
                 Planned::Kept(nth, owner) => {
-                    old[nth].take().map(|source| Source { owner, waiting: true, leaving: false, ..source })
+                    old[nth].take().map(|source| Source { owner, ..source.looked_at_again(false) })
                 }
             };
             sources.all.extend(source);
         }
         let addresses = sources.all.iter().map(|source| source.local).collect();
-        let leaving = old.into_iter().flatten().map(|source| Source { waiting: true, leaving: true, ..source });
-        sources.all.extend(leaving);
+        sources.all.extend(old.into_iter().flatten().map(|source| source.looked_at_again(true)));
         drop(sources);
-        self.0.wake();
+        self.0.call();
         Ok(addresses)
     }
 
@@ -219,7 +289,7 @@ impl<L> Handle<L> {
     /// # Errors
     /// The kernel's: no descriptor is free.
     pub fn sockets(&self) -> io::Result<Vec<Passed>> {
-        let sources = self.0.lock();
+        let sources = self.0.read();
         let staying = sources.all.iter().filter(|source| !source.leaving);
         staying
             .map(|source| {
@@ -227,6 +297,27 @@ impl<L> Handle<L> {
                 Ok(Passed { address: source.address, socket })
             })
             .collect()
+    }
+
+    /// Somebody has come, as an event has told.
+    pub fn hear(&self, bell: Bell) {
+        if let Some(source) = self.0.read().all.iter().find(|source| source.token == bell.0) {
+            source.waiting.store(true, Ordering::Release);
+            self.0.ring();
+        }
+    }
+
+    /// Closes all sockets, for whoever holds a clone too. Who waits in a backlog is reset: see [`Listeners::finish`].
+    pub(super) fn close(&self) {
+        let mut sources = self.0.write();
+        sources.stopping = true;
+        sources.all.drain(..).for_each(|mut source| self.0.unwatch(&mut source));
+    }
+
+    /// Has an [`Acceptor`](super::Acceptor) end, after one last look.
+    pub fn stop(&self) {
+        self.0.write().stopping = true;
+        self.0.call();
     }
 }
 
@@ -236,153 +327,170 @@ enum Planned<L> {
 }
 
 /// What a look at one socket has found.
-enum Found<L> {
-    Connection(TcpStream, SocketAddr, L),
+enum Found<L, P> {
+    Connection(TcpStream, SocketAddr, L, P),
     Nothing,
+    /// There may be somebody, and there is no place.
+    Full,
     /// The socket was leaving, and has left: another one stands in its place.
     Gone,
     Failure(io::Error),
 }
 
 impl<L: Clone> Listeners<L> {
-    /// Watches these sockets.
+    /// Accepts and admits connections that wait, if somebody has rung: some of them, so that others have their turn.
+    /// `promise`: when the caller is to come again though nobody rings, which it keeps for the next call.
     ///
-    /// # Errors
-    /// The kernel's.
-    pub fn new(bound: Bound<L>) -> io::Result<Listeners<L>> {
-        let poll = Poll::new()?;
-        let registry = poll.registry().try_clone()?;
-        let waker = Waker::new(&registry, WAKE)?;
-        let sources = Sources { all: Vec::new(), next_token: bound.0.len(), stopping: false };
-        let shared = Arc::new(Shared { sources: Mutex::new(sources), registry, waker });
-        let watched = bound.0.into_iter().enumerate().map(|(nth, (passed, owner))| shared.watch(passed, owner, nth));
-        let watched = watched.collect::<io::Result<Vec<_>>>()?;
-        shared.lock().all = watched;
-        Ok(Listeners { poll, shared })
-    }
-
-    /// Changes and ends [`Listeners::accept`], from other threads.
-    pub fn handle(&self) -> Handle<L> {
-        Handle(Arc::clone(&self.shared))
-    }
-
-    /// Accepts and admits connections until stopped; then once more until none is waiting, since closing a listener
-    /// resets those that are. While `is_full`, connections wait in the backlog. `make_room` is asked to free a
-    /// descriptor when there is none, and says whether it could. `admit` is told whose listener it was.
-    pub fn accept(
-        mut self,
-        is_full: impl Fn() -> bool,
+    /// For each connection, `place` gives one first; while it gives none, connections wait in the backlog. `make_room` is
+    /// asked to free a descriptor when there is none, and says whether it could. `admit` is told whose listener it was.
+    pub fn accept<P>(
+        &self,
+        promise: &mut Option<Instant>,
+        now: Instant,
+        place: impl Fn() -> Option<P>,
         make_room: impl Fn() -> bool,
-        admit: impl Fn(TcpStream, SocketAddr, L) -> io::Result<()>,
+        admit: impl Fn(TcpStream, SocketAddr, L, P) -> io::Result<()>,
     ) {
-        let mut events = Events::with_capacity(64);
-        let mut complaint = Complaint::default();
+        if promise.is_some_and(|due| due <= now) {
+            self.0.state.swap(0, Ordering::AcqRel);
+        } else if !self.0.is_rung() {
+            return;
+        }
+        let again = self.look_at_all(AT_ONCE, place, make_room, admit);
+        match again {
+            Some(Duration::ZERO) => self.0.ring(), // for whoever comes first
+            Some(_) => drop(self.0.state.fetch_or(HALTED, Ordering::AcqRel)),
+            None => {}
+        }
+        *promise = again.map(|pause| now + pause);
+    }
+
+    /// Accepts and admits all connections that wait and have a place, since closing a listener resets those that don't,
+    /// and closes the sockets.
+    pub fn finish<P>(
+        &self,
+        place: impl Fn() -> Option<P>,
+        make_room: impl Fn() -> bool,
+        admit: impl Fn(TcpStream, SocketAddr, L, P) -> io::Result<()>,
+    ) {
+        let mut sources = self.0.write();
+        sources.stopping = true;
+        sources.all.iter_mut().for_each(|source| *source.waiting.get_mut() = true);
+        drop(sources);
+        self.look_at_all(BACKLOG.unsigned_abs(), place, make_room, admit); // no more can have been waiting
+        self.close();
+    }
+
+    /// Looks at each socket until nobody waits there any more, or `most` have been accepted from it. How soon to look again,
+    /// if somebody may wait still.
+    fn look_at_all<P>(
+        &self,
+        most: u32,
+        place: impl Fn() -> Option<P>,
+        make_room: impl Fn() -> bool,
+        admit: impl Fn(TcpStream, SocketAddr, L, P) -> io::Result<()>,
+    ) -> Option<Duration> {
+        let mut again = None;
+        let (mut nth, mut looks) = (0, 0);
         loop {
-            let stopping = self.shared.lock().stopping;
-            let mut pause = None;
-            let mut nth = 0;
-            let mut round = 0;
-            loop {
-                if is_full() {
-                    pause = Some(HALT);
-                    break;
+            let admitted = match self.look(nth, &place) {
+                None => return again,
+                Some(Found::Full) => return Some(HALT),
+                Some(Found::Nothing) => {
+                    (nth, looks) = (nth + 1, 0);
+                    continue;
                 }
-                let found = match self.look(nth) {
-                    None => break,
-                    Some(Found::Connection(socket, peer, owner)) => admit(socket, peer, owner),
-                    Some(Found::Nothing) => {
-                        (nth, round) = (nth + 1, 0);
+                Some(Found::Gone) => {
+                    looks = 0;
+                    continue;
+                }
+                Some(Found::Connection(socket, peer, owner, place)) => admit(socket, peer, owner, place),
+                Some(Found::Failure(error)) => Err(error),
+            };
+            match admitted {
+                Ok(()) => {}
+                Err(error) if is_shortage(&error) => {
+                    self.0.complaint.log(&error);
+                    if !is_out_of_descriptors(&error) || !make_room() {
+                        again = Some(HALT);
+                        (nth, looks) = (nth + 1, 0);
                         continue;
                     }
-                    Some(Found::Gone) => {
-                        round = 0;
-                        continue;
-                    }
-                    Some(Found::Failure(error)) => Err(error),
-                };
-                match found {
-                    Ok(()) => {}
-                    Err(error) if is_shortage(&error) => {
-                        complaint.log(&error);
-                        if !is_out_of_descriptors(&error) || !make_room() {
-                            pause = Some(HALT);
-                            (nth, round) = (nth + 1, 0);
-                            continue;
-                        }
-                    }
-                    // The client left before it was accepted, or while it was admitted: none of our business.
-                    Err(error) => log::debug!("a connection was lost before its first byte: {error}"),
                 }
-                round += 1;
-                if round == ROUND {
-                    pause = pause.or(Some(Duration::ZERO));
-                    (nth, round) = (nth + 1, 0);
-                }
+                // The client left before it was accepted, or while it was admitted: none of our business.
+                Err(error) => log::debug!("a connection was lost before its first byte: {error}"),
             }
-            if stopping {
-                return;
-            }
-            match self.poll.poll(&mut events, pause) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => {
-                    log::error!("the kernel would not say whether connections are waiting: {error}");
-                    return;
-                }
-                Ok(()) | Err(_) => {}
-            }
-            let mut sources = self.shared.lock();
-            for event in &events {
-                let source = sources.all.iter_mut().find(|source| source.token == event.token());
-                source.into_iter().for_each(|source| source.waiting = true);
+            looks += 1;
+            if looks == most {
+                again = again.or(Some(Duration::ZERO));
+                (nth, looks) = (nth + 1, 0);
             }
         }
     }
 
     /// One connection from the nth socket; none if there is no such socket. The lock is not held while it is admitted.
-    fn look(&self, nth: usize) -> Option<Found<L>> {
-        let mut sources = self.shared.lock();
-        let source = sources.all.get_mut(nth)?;
-        if !source.waiting {
+    fn look<P>(&self, nth: usize, place: impl Fn() -> Option<P>) -> Option<Found<L, P>> {
+        let sources = self.0.read();
+        let source = sources.all.get(nth)?;
+        if !source.waiting.swap(false, Ordering::AcqRel) {
             return Some(Found::Nothing);
         }
-        match source.socket.accept() {
-            Ok((socket, peer)) => Some(Found::Connection(socket, peer, source.owner.clone())),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                source.waiting = false;
-                if !source.leaving {
-                    return Some(Found::Nothing);
-                }
-                let mut gone = sources.all.remove(nth);
-                // Closing is not enough: another process may hold the same socket, and its events would go on.
-                if let Err(error) = self.shared.registry.deregister(&mut gone.socket) {
-                    log::error!("the kernel would not forget the socket of {}: {error}", gone.local);
-                }
-                Some(Found::Gone)
-            }
-            Err(error) => Some(Found::Failure(error)),
+        if source.leaving {
+            let token = source.token;
+            drop(sources);
+            return Some(self.look_and_close(token, place));
         }
+        Some(source.look(place))
+    }
+
+    /// The same for one that is leaving. If nobody waits, it is closed, and nothing that takes its time lies in between:
+    /// who comes there is reset.
+    fn look_and_close<P>(&self, token: Token, place: impl Fn() -> Option<P>) -> Found<L, P> {
+        let mut sources = self.0.write();
+        let Some(nth) = sources.all.iter().position(|source| source.token == token && source.leaving) else {
+            return Found::Nothing; // somebody else was faster, or it is wanted again, and has been rung
+        };
+        let source = &mut sources.all[nth];
+        self.0.unwatch(source);
+        let found = source.look(place);
+        if let Found::Nothing = found {
+            drop(sources.all.remove(nth));
+            return Found::Gone;
+        }
+        self.0.watch_again(source);
+        found
     }
 }
 
-impl<L> Drop for Listeners<L> {
-    fn drop(&mut self) {
-        // A handle may live on, and the sockets are not to live on with it.
-        let mut sources = self.shared.lock();
-        sources.stopping = true;
-        sources.all.clear();
+impl<L: Clone> Source<L> {
+    fn look<P>(&self, place: impl Fn() -> Option<P>) -> Found<L, P> {
+        let found = match place() {
+            None => Found::Full,
+            Some(place) => match self.socket.accept() {
+                Ok((socket, peer)) => Found::Connection(socket, peer, self.owner.clone(), place),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Found::Nothing,
+                Err(error) => Found::Failure(error),
+            },
+        };
+        if !matches!(found, Found::Nothing) {
+            self.waiting.store(true, Ordering::Release);
+        }
+        found
     }
 }
 
 /// Says once a second what goes wrong thousands of times.
 #[derive(Default)]
 struct Complaint {
-    last: Option<Instant>,
+    last: Mutex<Option<Instant>>,
 }
 
 impl Complaint {
-    fn log(&mut self, error: &io::Error) {
-        if self.last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
+    fn log(&self, error: &io::Error) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
             log::warn!("connections wait in the backlog: {error}");
-            self.last = Some(Instant::now());
+            *last = Some(Instant::now());
         }
     }
 }

@@ -16,6 +16,7 @@
 use super::connection::{Caller, Connection, descriptor};
 use super::deadlines::Deadlines;
 use super::hints::{CALLED, Hints, Key, Wants};
+use super::listener::{Bell, Bells};
 use super::poller::Poller;
 use super::table::Table;
 use mio::net::TcpStream;
@@ -154,6 +155,7 @@ impl<V> Lot<V> {
         // Registered under the lock of its slot: the first event waits for it, and finds the visit there.
         let mut slot = self.lock(descriptor);
         let connection = Connection::accepted(socket, &self.hints)?;
+        let deadline = self.grace.get().map_or(deadline, |&grace| deadline.min(grace));
         let watch = Watch::client(&connection, Wants::READABLE, deadline).idle();
         let visit = visit(connection);
         if !self.closed.load(Ordering::Acquire) {
@@ -196,9 +198,27 @@ impl<V> Lot<V> {
         self.rouse(whom.0, CALLED)
     }
 
+    /// By which listening sockets ring for those who wait here.
+    ///
+    /// # Errors
+    /// The kernel's: no descriptor is free.
+    pub fn bells(&self) -> io::Result<Bells> {
+        self.poller.bells()
+    }
+
     /// Waits until some visits can go on, or a tick has passed. Visits whose deadline has passed are among them: they get
     /// one last look whether something has come. Any number of workers may wait. `None`: the lot is closed.
     pub fn wait(&self, ready: &mut Vec<Box<V>>) -> Option<Rest> {
+        self.wait_and_hear(ready, None, |_| ())
+    }
+
+    /// The same, but at most until `promised`, if that is anything; and `hear` is told which listening sockets have rung.
+    pub fn wait_and_hear(
+        &self,
+        ready: &mut Vec<Box<V>>,
+        promised: Option<Instant>,
+        mut hear: impl FnMut(Bell),
+    ) -> Option<Rest> {
         if self.closed.load(Ordering::Acquire) {
             self.poller.wake(); // somebody may sleep still, and wakes the next
             return None;
@@ -206,7 +226,11 @@ impl<V> Lot<V> {
         let since = Instant::now();
         let is_behind = self.looked_at.load(Ordering::Relaxed) < self.deadlines.tick_at(since);
         let timeout = if is_behind { Duration::ZERO } else { self.deadlines.to_next_tick(since) };
-        self.poller.wait(timeout, |token, hints| ready.extend(self.rouse(Key::of_token(token), hints)));
+        let timeout = promised.map_or(timeout, |due| timeout.min(due.saturating_duration_since(since)));
+        self.poller.wait(timeout, |token, hints| match Bell::of_token(token) {
+            Some(bell) => hear(bell),
+            None => ready.extend(self.rouse(Key::of_token(token), hints)),
+        });
         self.looks.fetch_add(1, Ordering::Relaxed);
         let until = Instant::now();
         self.look_for_expired(until, ready);

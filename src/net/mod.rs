@@ -16,10 +16,12 @@
 //! - `network`: addresses that begin with the same bits;
 //! - `probe`: short connections that find out whether anybody is there;
 //! - `listener`: where connections come from;
+//! - `acceptor`: a thread that does nothing but accept;
 //! - `activation`: listening sockets that a service manager has opened;
 //! - `handover`: listening sockets that pass from a process to the one that replaces it;
 //! - `proxy_protocol`: what a proxy before us says of a connection's client.
 
+mod acceptor;
 mod activation;
 mod connection;
 mod deadlines;
@@ -37,12 +39,16 @@ mod probe;
 pub mod proxy_protocol;
 mod table;
 
+pub use acceptor::Acceptor;
 pub use activation::activated;
 pub use connection::{Caller, Connection, Glance, Stuck};
 pub use descriptors::{is_out_of_descriptors, is_shortage, raise_limit};
-pub use headcount::Headcount;
+pub use headcount::{Headcount, Presence};
 pub use hints::Wants;
-pub use listener::{Bound, Handle, Listeners, Passed, bind, limit_send_buffer};
+pub use listener::{Bell, Bells, Bound, Listeners, Passed, bind, limit_send_buffer};
+/// A socket that a listener has accepted.
+pub use mio::net::TcpStream as Accepted;
+
 pub use lot::{Lot, Rest, Unparked, Watch};
 pub use network::Network;
 pub use observer::{Call, Observer};

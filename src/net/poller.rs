@@ -9,8 +9,10 @@
 //! `mio` still knows how sockets are registered. Where there is no `epoll`, it also asks, one thread at a time.
 
 use super::hints::{BROKEN, CLOSED, READABLE, WRITABLE};
+use super::listener::Bells;
 use mio::{Poll, Registry, Token, Waker};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// At most so many events are told at once. With 1,024, one worker hoarded five turns for each of the other's.
@@ -21,7 +23,7 @@ const WAKER: Token = Token(usize::MAX);
 /// Something to ask the kernel by.
 pub(super) struct Poller {
     registry: Registry,
-    waker: Waker,
+    waker: Arc<Waker>,
     #[cfg(not(target_os = "linux"))]
     poll: std::sync::Mutex<(Poll, mio::Events)>,
 }
@@ -33,7 +35,7 @@ impl Poller {
         let poll = Poll::new()?;
         Ok(Poller {
             registry: poll.registry().try_clone()?,
-            waker: Waker::new(poll.registry(), WAKER)?,
+            waker: Arc::new(Waker::new(poll.registry(), WAKER)?),
             #[cfg(not(target_os = "linux"))]
             poll: std::sync::Mutex::new((poll, mio::Events::with_capacity(EVENTS_AT_ONCE))),
         })
@@ -42,6 +44,11 @@ impl Poller {
     /// By which sockets are registered.
     pub(super) fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// By which listening sockets ring for those who wait here.
+    pub(super) fn bells(&self) -> io::Result<Bells> {
+        Ok(Bells { registry: self.registry.try_clone()?, waker: Arc::clone(&self.waker) })
     }
 
     /// Ends the waiting of one of those who wait, or of the next who would.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use threadbare::net::{Connection, Listeners, Lot, Unparked, Wants, Watch, bind, raise_limit};
+use threadbare::net::{Acceptor, Connection, Lot, Unparked, Wants, Watch, bind, raise_limit};
 
 /// A client, its backend, and what the backend could not take before it was connected.
 struct Pair {
@@ -35,11 +35,11 @@ pub(crate) fn relay(listen: &str, backends: &[&str]) {
         let relay = Arc::clone(&relay);
         thread::spawn(move || work(&relay));
     }
-    let listeners = Listeners::new(bind([(listen.parse().unwrap(), ())], Vec::new()).unwrap()).unwrap();
-    listeners.accept(
+    let acceptor = Acceptor::new(bind([(listen.parse().unwrap(), ())], Vec::new()).unwrap()).unwrap();
+    acceptor.accept(
+        || Some(()),
         || false,
-        || false,
-        |socket, _, ()| {
+        |socket, _, (), ()| {
             relay
                 .lot
                 .admit(socket, in_an_hour(), |client| Box::new(Pair { client, backend: None, waiting: Vec::new() }))

@@ -183,7 +183,7 @@ pub(crate) static BARS: [Bar; 15] = [
         0.95,
     ),
     bar("requests per second, slow backend", &["slow-backend"], Metric::Rate, Against::BestPeer, 1.0),
-    // Two workers, and: main, the acceptor, checks, names, signals, the admin page's few, the writers of two logs.
+    // Two workers, and: main, checks, names, signals, the admin page's few, the writers of two logs.
     bar("threads, slow backend", &["slow-backend"], Metric::Threads, Against::Nobody, 12.0),
     bar("memory of an idle connection", &["idle-10000"], Metric::IdleBytes, Against::BestPeer, 1.0),
     bar("the same, bytes", &["idle-10000"], Metric::IdleBytes, Against::Nobody, 1024.0),
