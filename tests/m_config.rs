@@ -228,6 +228,17 @@ fn a_file_with_a_backend_is_enough_and_the_rest_is_as_without_a_file() {
 }
 
 #[test]
+fn a_name_that_resembles_none_is_answered_with_those_that_there_are() {
+    for (file, wanted) in [
+        ("[zebra]\nstripes = 2", ["`zebra` above all sections", "may stand there: workers, ", ", timeouts, "]),
+        ("[load]\nzebra = 2", ["`zebra` in [load]", "may stand there: max_exchanges, ", ", lowest_rate, "]),
+    ] {
+        let message = complaint(file, &["127.0.0.1:9"]);
+        assert!(wanted.iter().all(|words| message.contains(words)), "{message}");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_told_with_its_place() {
     // The file; the line and column of the place, and what stands in the message.
     let rows: &[(&str, &str, &[&str])] = &[
@@ -238,6 +249,7 @@ fn what_is_wrong_is_told_with_its_place() {
         ("idle = \"1s\"", "1:1", &["`idle`", "`idle` in [timeouts]"]),
         ("idle_timeout = \"1s\"", "1:1", &["`idle` in [timeouts]"]),
         ("[timeouts]\nworkers = 1", "2:1", &["`workers` stands above all sections"]),
+        ("[access_log]\nformat = \"text\"", "1:2", &["`access_log` above all sections", "`access` stands in [log]"]),
         ("[[backends]]\nurl = \"a\"", "1:3", &["`backends`", "`backend`"]),
         ("[[backend]]\nurl = \"a\"\nwieght = 2", "3:1", &["wieght = *", "in [[backend]]", "`weight`"]),
         // Wrong types.

@@ -402,6 +402,9 @@ fn right_syntax(message: &str) -> &'static str {
     }
 }
 
+/// How alike a name and the nearest one are at least, if it is a slip: 0 to 1, by Jaro and Winkler.
+const ALIKE: f64 = 0.75;
+
 /// No key of that name here; perhaps elsewhere, or a letter away.
 fn unknown<T>(keys: &[Key<T>], section: &str, name: &Spanned<toml::de::DeString>, is_table: bool) -> Flaw {
     let wrong = &**name.get_ref();
@@ -412,8 +415,8 @@ fn unknown<T>(keys: &[Key<T>], section: &str, name: &Spanned<toml::de::DeString>
     };
     // Whoever knows the flag may write it here.
     let as_flag = wrong.replace('_', "-");
-    let is_meant = |key: &&Key<Config>| !is_table && (key.name() == wrong || key.flag == as_flag);
-    let right = match KEYS.iter().find(is_meant) {
+    let elsewhere = KEYS.iter().find(|key| key.name() == wrong || key.flag == as_flag);
+    let right = match elsewhere.filter(|_| !is_table) {
         Some(key) if key.section().is_empty() => format!("`{}` stands above all sections", key.name()),
         Some(key) if key.section() == section => format!("the nearest is `{}`", key.name()),
         Some(key) => format!("the nearest is `{}` in [{}]", key.name(), key.section()),
@@ -424,8 +427,15 @@ fn unknown<T>(keys: &[Key<T>], section: &str, name: &Spanned<toml::de::DeString>
                 known.extend(["listener", "backend"]);
             }
             let likeness = |name: &str| strsim::jaro_winkler(name, wrong);
-            let nearest = known.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
-            nearest.map(|nearest| format!("the nearest is `{nearest}`")).unwrap_or_default()
+            let nearest = known.iter().copied().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
+            match (nearest, elsewhere) {
+                (Some(nearest), _) if likeness(nearest) >= ALIKE => format!("the nearest is `{nearest}`"),
+                (_, Some(key)) => format!("`{}` stands in [{}]", key.name(), key.section()),
+                _ => {
+                    known.dedup();
+                    format!("what may stand there: {}", known.join(", "))
+                }
+            }
         }
     };
     // Where the secret stands, a word that resembles no key may be the secret.
