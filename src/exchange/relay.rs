@@ -8,6 +8,8 @@
 //! - `patience`: what is waited for, and until when.
 
 mod patience;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 use super::desk::Desk;
