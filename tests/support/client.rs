@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_recv_buffer_size;
+use rustix::net::{AddressFamily, SocketType};
+
 use super::wire::{Decoder, End, Fields, Framing, Head, Wire, show};
 
 /// One response, whole.
@@ -67,6 +70,18 @@ impl Client {
     /// Connects; fails the test if nobody is there.
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
+        Self::on(stream)
+    }
+
+    /// Connects, behind as small a receive buffer as the kernel gives: what it does not read stays with the balancer.
+    pub(crate) fn connect_with_little_room(address: SocketAddr) -> Self {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        set_socket_recv_buffer_size(&socket, 1).unwrap();
+        rustix::net::connect(&socket, &address).unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
+        Self::on(TcpStream::from(socket))
+    }
+
+    fn on(stream: TcpStream) -> Self {
         Self { wire: Wire::new(Arc::new(stream)), said: Vec::new(), current: None }
     }
 
