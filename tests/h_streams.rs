@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use support::{Backend, BackendSide, Client, End, Framing, Gate, PATIENCE, balancer, each, eventually};
 use threadbare::Balancer;
+use threadbare::metrics::WaitsFor;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -416,6 +417,43 @@ fn long_bodies_that_pass_at_once_are_not_mixed_up_though_some_stop_and_some_leav
             });
         }
     });
+    house.comes_to_rest();
+}
+
+#[test]
+fn what_a_slow_backend_has_no_room_for_comes_to_it_later_and_in_its_place() {
+    const LENGTH: usize = 24 * 1024 * 1024; // more than the buffers on its way hold
+    let body = Arc::new(noise(LENGTH));
+    let goes_on = Gate::new();
+    let house = House::before(Backend::start({
+        let goes_on = goes_on.clone();
+        move |connection| {
+            if connection.read_head().is_some() {
+                connection.read_body_bytes(LENGTH / 8);
+                goes_on.pass();
+                if connection.read_rest().is_some() {
+                    connection.send(OK.as_bytes());
+                }
+            }
+        }
+    }));
+    let mut client = house.client();
+    client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LENGTH}\r\n\r\n").as_bytes());
+    let sender = meanwhile(&client, {
+        let body = Arc::clone(&body);
+        move |stream| body.chunks(77_777).for_each(|piece| stream.write_all(piece).unwrap())
+    });
+    house.backend.wait_until("the beginning comes", |record| {
+        record.requests.first().is_some_and(|request| request.body.len() == LENGTH / 8)
+    });
+    let is_stuck = || house.balancer.figures().parked[WaitsFor::Backend as usize] == 1;
+    eventually(is_stuck, "the backend takes no more, and is waited for");
+    goes_on.open();
+    assert_eq!(client.read_response("PUT").text(), "ok", "{}", client.story());
+    sender.join().unwrap();
+    let received = house.backend.wait_for_requests(1).pop().unwrap();
+    assert!(received.body == *body, "another body has come");
+    drop(client);
     house.comes_to_rest();
 }
 

@@ -319,6 +319,36 @@ fn what_may_be_done_twice_is_tried_elsewhere_and_only_so_often() {
 }
 
 #[test]
+fn a_put_of_which_a_backend_has_had_some_is_not_said_to_another() {
+    // Long bodies are not collected: what has gone on is gone, and the other would get less than it was promised.
+    const LENGTH: usize = 8 * 1024 * 1024;
+    let rows = [1, 100_000, LENGTH / 2, LENGTH].into_iter().flat_map(|had| [(had, "closes"), (had, "resets")]);
+    each(rows, |(had, how)| {
+        let lost = Backend::start(move |connection| {
+            if connection.read_head().is_some() {
+                connection.read_body_bytes(had);
+                if how == "resets" {
+                    connection.reset();
+                }
+            }
+        });
+        let house = House::before([lost, good()]);
+        let mut client = house.client();
+        client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LENGTH}\r\n\r\n").as_bytes());
+        house.backends[0].wait_until("the head has come alone", |record| record.requests.len() == 1);
+        let mut hand = client.second_hand();
+        let sender = thread::spawn(move || hand.write_all(&vec![b'y'; LENGTH]).is_ok());
+        let is_over = || house.balancer.counters().exchanges == 1 || house.asked()[1] > 0;
+        eventually(is_over, "the exchange has ended, or has gone elsewhere");
+        assert_eq!(house.asked(), [1, 0], "lost after {had} bytes, it {how}");
+        assert_eq!(client.read_response("PUT").status, 502, "lost after {had} bytes, it {how}: {}", client.story());
+        drop(client);
+        sender.join().unwrap();
+        house.comes_to_rest();
+    });
+}
+
+#[test]
 fn a_backend_that_slams_the_door_has_taken_nothing_from_a_get() {
     // It accepts and resets; what was on its way to it may be said again if it may be done twice.
     let house = House::before([slamming(), good(), slamming()]);
