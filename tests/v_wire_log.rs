@@ -7,8 +7,13 @@ mod program;
 mod support;
 
 use program::Program;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::process::Signal;
+use std::net::TcpListener;
 use support::{Backend, Client, Folder, Gate, eventually};
+use threadbare::metrics::WaitsFor;
+use threadbare::net::Passed;
+use threadbare::{Balancer, Config};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -442,6 +447,43 @@ fn no_more_of_a_long_body_is_taken_from_its_backend_than_its_client_takes() {
     assert!(went > 2 * 65536, "{story:#?}");
     assert!(came <= went, "{came} B were read, {went} B were taken, and the difference is kept: {story:#?}");
     assert!(story.iter().any(|line| line.what.contains("client-body-timeout")), "{story:#?}");
+}
+
+#[test]
+fn of_an_answer_whose_reader_is_slow_no_more_is_kept_than_the_largest_head() {
+    // What its client does not take of the first read has to be kept: so that is no larger than it must be.
+    const LENGTH: usize = 1024 * 1024;
+    let address = "127.0.0.1:0".parse().unwrap();
+    for limit in [1024_u64, 8 * 1024, 32 * 1024] {
+        let backend = Backend::start(|connection| {
+            if connection.read_request().is_some() {
+                // In one piece, so that a larger read would find more.
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+                connection.send(&[head.as_bytes(), &[b'x'; LENGTH]].concat());
+            }
+        });
+        let socket = TcpListener::bind(address).unwrap();
+        set_socket_send_buffer_size(&socket, 1).unwrap(); // whom it accepts inherits it: the smallest that there is
+        let folder = Folder::new();
+        let log = folder.path("wire");
+        let (url, largest) = (backend.url(), limit.to_string());
+        let flags = ["--listen", "127.0.0.1:0", "--access-log", "off", "--wire-log", "on", "--wire-log-file", &log];
+        let flags = [&flags[..], &["--response-head-bytes", &largest, &url]].concat();
+        let balancer = Balancer::start_on(vec![Passed { address, socket }], Config::from_args(flags).unwrap()).unwrap();
+        let mut client = Client::connect_with_little_room(balancer.address());
+        client.send(GET);
+        let is_slow = || balancer.figures().parked[WaitsFor::SlowReader as usize] == 1;
+        eventually(is_slow, "the client has no room for more, and is waited for");
+        client.abort();
+        let told = || std::fs::read_to_string(&log).unwrap_or_default();
+        eventually(|| told().contains("client                 closed"), "the client's last line is there");
+        let story: Vec<Line> = told().lines().map(Line::read).collect();
+        let came = bytes(&story, |socket| socket.starts_with("127."), "<");
+        let went = bytes(&story, |socket| socket == "client", ">");
+        assert!(came > 0 && went > 0, "{story:#?}");
+        let kept = came.saturating_sub(went);
+        assert!(kept <= limit, "{kept} B were kept, where a head has {limit} at most: {story:#?}");
+    }
 }
 
 #[test]
