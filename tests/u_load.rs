@@ -164,6 +164,36 @@ fn the_time_that_a_client_takes_over_its_body_is_not_the_backends_latency() {
 }
 
 #[test]
+fn how_long_a_backend_takes_is_told_by_the_first_head_of_its_answer_alone() {
+    let hinting = Backend::start(|connection| {
+        while connection.read_request().is_some() {
+            connection.send(b"HTTP/1.1 103 Early Hints\r\n\r\n");
+            thread::sleep(Duration::from_millis(600)); // the backend's slowness, not a wait
+            connection.send(OK.as_bytes());
+        }
+    });
+    let slow = Backend::start(|connection| {
+        while connection.read_request().is_some() {
+            thread::sleep(Duration::from_millis(200)); // the backend's slowness, not a wait
+            connection.send(b"HTTP/1.1 103 Early Hints\r\n\r\n");
+            connection.send(OK.as_bytes());
+        }
+    });
+    let balancer = balancer(&[&hinting.url(), &slow.url()], &["--policy", "peak_ewma"]);
+    let mut client = Client::connect(balancer.address());
+    let mut ask = || {
+        client.send(GET.as_bytes());
+        assert_eq!(client.read_interim().status, 103);
+        assert_eq!(client.read_response("GET").status, 200);
+        eventually(|| balancer.counters().in_flight == 0, "it is over");
+        asked(&[&hinting, &slow])
+    };
+    ask();
+    assert_eq!(ask(), [1, 1], "both are known now");
+    assert_eq!(ask(), [2, 1], "whoever gave the first sign soonest is asked again");
+}
+
+#[test]
 fn a_status_that_is_to_be_retried_is_asked_for_elsewhere_if_nothing_can_be_done_twice_by_it() {
     let sick = || Backend::answering("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nsick");
     let rows: &[(&str, u16)] = &[
