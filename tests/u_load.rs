@@ -164,7 +164,7 @@ fn the_time_that_a_client_takes_over_its_body_is_not_the_backends_latency() {
 }
 
 #[test]
-fn how_long_a_backend_takes_is_told_by_the_first_head_of_its_answer_alone() {
+fn how_long_a_backend_takes_is_told_by_the_head_of_its_answer_and_not_by_what_it_says_before() {
     let hinting = Backend::start(|connection| {
         while connection.read_request().is_some() {
             connection.send(b"HTTP/1.1 103 Early Hints\r\n\r\n");
@@ -190,7 +190,35 @@ fn how_long_a_backend_takes_is_told_by_the_first_head_of_its_answer_alone() {
     };
     ask();
     assert_eq!(ask(), [1, 1], "both are known now");
-    assert_eq!(ask(), [2, 1], "whoever gave the first sign soonest is asked again");
+    assert_eq!(ask(), [1, 2], "whoever answers sooner is asked again");
+}
+
+#[test]
+fn how_long_a_backend_takes_is_known_where_it_asks_for_the_body_first() {
+    let asking = |millis| {
+        Backend::start(move |connection| {
+            while connection.read_head().is_some() {
+                connection.send(b"HTTP/1.1 100 Continue\r\n\r\n");
+                connection.read_rest();
+                thread::sleep(Duration::from_millis(millis)); // the backend's slowness, not a wait
+                connection.send(OK.as_bytes());
+            }
+        })
+    };
+    let (quick, slow) = (asking(50), asking(300));
+    let balancer = balancer(&[&quick.url(), &slow.url()], &["--policy", "peak_ewma"]);
+    let mut client = Client::connect(balancer.address());
+    for nth in 1..=6 {
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+        assert_eq!(client.read_interim().status, 100);
+        client.send(b"a");
+        assert_eq!(client.read_response("POST").status, 200);
+        eventually(|| balancer.counters().in_flight == 0, "it is over");
+        if nth == 2 {
+            assert_eq!(asked(&[&quick, &slow]), [1, 1], "both are known now");
+        }
+    }
+    assert_eq!(asked(&[&quick, &slow]), [5, 1], "whoever answers sooner is asked again");
 }
 
 #[test]

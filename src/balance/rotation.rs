@@ -424,16 +424,18 @@ impl Rotation {
         (out + 1) * 2 <= self.members.len()
     }
 
-    /// A backend has answered: a whole head has come. `took`: how long that took it, where it can be said.
-    pub fn answered(&self, place: &mut InFlight, took: Option<Duration>, trial: Option<Trial>, now: Instant) {
+    /// A backend has answered: a whole head has come.
+    pub fn answered(&self, place: &mut InFlight, trial: Option<Trial>, now: Instant) {
         place.is_answered();
-        if let Some(took) = took {
-            place.health.note_latency(took, now);
-            if self.policy == Policy::PeakEwma {
-                place.latency.observe(took, now);
-            }
-        }
         place.health.tell(place.health.answered(trial, now));
+    }
+
+    /// So long has a backend taken to answer.
+    pub fn note_latency(&self, place: &InFlight, took: Duration, now: Instant) {
+        place.health.note_latency(took, now);
+        if self.policy == Policy::PeakEwma {
+            place.latency.observe(took, now);
+        }
     }
 
     /// A request has met with a failure that is the backend's doing.

@@ -348,10 +348,7 @@ impl Exchange {
         self.gather = Gather::of_response();
         desk.moved = true; // from now on the client has its time to take it
         let trial = leg.asked.trial.take();
-        // The first head tells how long it took; what comes behind an interim response came sooner than it looks.
-        let is_first = self.said == Said::Nothing;
-        let took = self.upload.answered_after(leg.asked.place.since, desk.now).filter(|_| is_first);
-        self.snapshot.rotation.answered(&mut leg.asked.place, took, trial, desk.now);
+        self.snapshot.rotation.answered(&mut leg.asked.place, trial, desk.now);
         desk.budget = desk.budget.saturating_sub(end);
         self.record.note_head(self.upload.done(), desk.now);
 
@@ -403,6 +400,9 @@ impl Exchange {
             return Ok(None);
         }
 
+        if let Some(took) = self.upload.answered_after(leg.asked.place.since, desk.now) {
+            self.snapshot.rotation.note_latency(&leg.asked.place, took, desk.now);
+        }
         if self.is_worth_another_try(response.status, desk.now) {
             return Err(Reason::BackendRetryStatus.into());
         }

@@ -36,8 +36,10 @@ pub(super) struct Upload {
     /// The rest of the body.
     pump: Pump,
     pub(super) state: Sending,
-    /// From when on an answer is due: the last byte was sent, or the backend has shown that it is at work.
+    /// When the last byte was sent, or the rest was given up.
     done: Instant,
+    /// So many milliseconds later, the backend has last shown that it is at work.
+    renewed_after: u32,
 }
 
 /// How far the request has come.
@@ -86,6 +88,7 @@ impl Upload {
                 .up_to(config.load.max_body.unwrap_or(u64::MAX)),
             state: Sending::Going,
             done: desk.now,
+            renewed_after: 0,
         }
     }
 
@@ -143,7 +146,7 @@ impl Upload {
             Ok(()) => {
                 self.state = Sending::Done;
                 self.late = None;
-                self.done = desk.now;
+                (self.done, self.renewed_after) = (desk.now, 0);
                 return Ok(());
             }
             Err(halt) => halt,
@@ -165,7 +168,7 @@ impl Upload {
     fn break_off(&mut self, fault: Option<Fault>, now: Instant) {
         self.state = Sending::Broken(fault);
         self.late = None;
-        self.done = now;
+        (self.done, self.renewed_after) = (now, 0);
     }
 
     fn send_head(&mut self, leg: &mut Leg, desk: &mut Desk) -> Result<(), Stop> {
@@ -209,9 +212,14 @@ impl Upload {
         self.collect.as_ref().filter(|collect| collect.missing > 0).map(|collect| collect.until)
     }
 
-    /// From when on an answer is due.
+    /// When its last byte was sent, or the rest was given up.
     pub(super) fn done(&self) -> Instant {
         self.done
+    }
+
+    /// From when on an answer is waited for.
+    pub(super) fn answer_is_due_from(&self) -> Instant {
+        self.done + Duration::from_millis(self.renewed_after.into())
     }
 
     /// How long the backend, which it came to then, has taken to answer by now. A client's time is not the backend's: a
@@ -225,7 +233,8 @@ impl Upload {
 
     /// The backend has shown that it is at work: its time begins anew.
     pub(super) fn renew(&mut self, now: Instant) {
-        self.done = now;
+        let after = now.saturating_duration_since(self.done);
+        self.renewed_after = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
     }
 
     /// The request is still whole in memory, or in the client's hands.

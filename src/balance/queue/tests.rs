@@ -53,7 +53,7 @@ fn a_backend_has_something_to_do_from_when_who_waited_comes_to_it() {
     let backends = backends(1, &queue);
     let small = rotation(&backends, &queue, 1);
     let mut first = next(&small, ANYWHERE, now).unwrap();
-    small.answered(&mut first.place, None, None, now);
+    small.answered(&mut first.place, None, now);
     let mut waiting = waits(&small, ANYWHERE, now);
     let later = now + Duration::from_secs(10);
     assert_eq!(rotation(&backends, &queue, 2).take_over(&mut waiting, ANYWHERE, &[], later), Some(true));

@@ -60,7 +60,7 @@ impl Exchange {
             let reason = if self.awaits_backend() { Reason::BackendBodyTimeout } else { Reason::ClientBodyTimeout };
             return (self.progress + timeouts.request_body, reason);
         }
-        (self.upload.done() + timeouts.response_head, Reason::BackendHeadTimeout)
+        (self.upload.answer_is_due_from() + timeouts.response_head, Reason::BackendHeadTimeout)
     }
 
     /// The client does not take what there is of its answer: that is waited for, whatever else is.
