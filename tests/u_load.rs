@@ -222,6 +222,28 @@ fn how_long_a_backend_takes_is_known_where_it_asks_for_the_body_first() {
 }
 
 #[test]
+fn what_comes_behind_a_body_that_is_too_large_is_the_next_request() {
+    // In one piece, so that the end of the body and what follows are read at once.
+    let head = &b"POST /big HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"[..];
+    let big = [head, b"7d0\r\n", &[b'x'; 2000], b"\r\n0\r\n\r\n"].concat();
+    for behind in [GET, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"] {
+        let backend = Backend::start(|connection| {
+            while let Some(head) = connection.read_head() {
+                connection.read_rest();
+                if head.start.contains("/big") || !connection.send(OK.as_bytes()) {
+                    break;
+                }
+            }
+        });
+        let balancer = balancer(&[&backend.url()], &["--max-body", "1000"]);
+        let mut client = Client::connect(balancer.address());
+        client.send(&[&big[..], behind.as_bytes()].concat());
+        assert_eq!(client.read_response("POST").status, 413, "{}", client.story());
+        assert_eq!(client.read_response("POST").status, 200, "{}", client.story());
+    }
+}
+
+#[test]
 fn a_status_that_is_to_be_retried_is_asked_for_elsewhere_if_nothing_can_be_done_twice_by_it() {
     let sick = || Backend::answering("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nsick");
     let rows: &[(&str, u16)] = &[

@@ -11,6 +11,7 @@ use crate::http::{
 };
 use crate::net::{Connection, Stuck, Wants};
 use std::io;
+use std::ops::Range;
 
 /// What is read at once from a source whose sink was slow; twice as much after each write that goes through whole.
 const CAUTIOUS: u32 = 8 * 1024;
@@ -43,6 +44,15 @@ enum Decoder {
     Length(u64),
     Chunked(Box<ChunkDecoder>),
     UntilClose,
+}
+
+/// A piece of a body, among bytes that were read.
+struct Piece {
+    data: Range<usize>,
+    /// How many of the bytes belong to the body, its framing included.
+    used: usize,
+    /// What goes out behind it.
+    end: Vec<u8>,
 }
 
 /// How what goes out is framed.
@@ -182,8 +192,10 @@ impl Pump {
                 Ok(0) => self.source_ended(to, desk),
                 Ok(n) => {
                     desk.budget = desk.budget.saturating_sub(n);
-                    let carried =
-                        self.carry(&[], &mut inbound[..n], to, desk).map(|used| from.put_back(&inbound[used..n]));
+                    let carried = self.take_in(&mut inbound[..n]).and_then(|piece| {
+                        from.put_back(&inbound[piece.used..n]); // before anything can fail: they are none of the body
+                        self.give_on(&[], &inbound, &piece, to, desk)
+                    });
                     if self.ended && n == room && !from.holds_bytes() {
                         from.look_again(); // a full buffer, and just the end of the body: nothing more need be there
                     }
@@ -262,6 +274,13 @@ impl Pump {
         to: &mut Connection,
         desk: &mut Desk,
     ) -> Result<usize, Halt> {
+        let piece = self.take_in(bytes)?;
+        self.give_on(before, bytes, &piece, to, desk)?;
+        Ok(piece.used)
+    }
+
+    /// Finds the body's piece in bytes from the source.
+    fn take_in(&mut self, bytes: &mut [u8]) -> Result<Piece, Halt> {
         self.began |= !bytes.is_empty();
         let (data, used, ended) = match &mut self.decoder {
             Decoder::Length(left) => {
@@ -278,22 +297,33 @@ impl Pump {
         let end = if ended { self.ending()? } else { Vec::new() };
         self.ended = ended;
         self.carried += data.len() as u64;
+        Ok(Piece { data, used, end })
+    }
+
+    /// Writes a piece of these bytes, behind `before`.
+    fn give_on(
+        &mut self,
+        before: &[u8],
+        bytes: &[u8],
+        piece: &Piece,
+        to: &mut Connection,
+        desk: &mut Desk,
+    ) -> Result<(), Halt> {
         if self.carried > self.most {
             return Err(Halt::SourceTooLong); // before the sink gets an end that makes it look whole
         }
-        let data = &bytes[data];
+        let (data, end) = (&bytes[piece.data.clone()], &piece.end);
         match self.encoding {
-            Encoding::Raw => self.send(&[before, data], to, desk)?,
+            Encoding::Raw => self.send(&[before, data], to, desk),
             Encoding::Chunked => {
                 let mut room = [0; CHUNK_HEAD_ROOM];
                 let (chunk_head, tail) = match data.len() {
                     0 => (&[][..], &[][..]),
                     size => (write_chunk_head(size, &mut room), CHUNK_TAIL),
                 };
-                self.send(&[before, chunk_head, data, tail, &end], to, desk)?;
+                self.send(&[before, chunk_head, data, tail, end], to, desk)
             }
         }
-        Ok(used)
     }
 
     /// The source has ended: for some framings that is the end of the body.
