@@ -869,6 +869,21 @@ fn a_reset_ends_both_sides_of_a_tunnel() {
 }
 
 #[test]
+fn who_leaves_a_body_unfinished_behind_an_early_101_is_waited_for_no_longer_than_others() {
+    let backend = Backend::start(|connection| {
+        if connection.read_head().is_some() {
+            connection.send(SWITCH.as_bytes());
+            connection.read_rest();
+        }
+    });
+    let balancer = balancer(&[&backend.url()], &["--request-body-timeout", "300ms", "--lowest-rate", "0"]);
+    let mut client = Client::connect(balancer.address());
+    let framing = "\r\nContent-Length: 100000\r\n\r\nhello";
+    client.send(UPGRADE.replace("GET", "POST").replace("\r\n\r\n", framing).as_bytes());
+    assert_eq!(client.read_response("POST").status, 408, "{}", client.story());
+}
+
+#[test]
 fn the_body_of_a_request_goes_out_whole_before_the_tunnel_begins() {
     let bodies: [(&str, Vec<u8>); 3] = [
         ("Content-Length: 5", b"hello".to_vec()),

@@ -319,6 +319,57 @@ fn what_may_be_done_twice_is_tried_elsewhere_and_only_so_often() {
 }
 
 #[test]
+fn an_answer_that_ends_in_a_reset_while_its_request_goes_up_does_not_look_whole() {
+    // Whose call meets with the reset, the one that writes the request or the one that reads the answer?
+    let resetting = Backend::start(|connection| {
+        if connection.read_head().is_some() {
+            connection.send(b"HTTP/1.0 200 OK\r\n\r\nthe beginning of something");
+            connection.read_raw(100_000);
+            connection.reset();
+        }
+    });
+    let house = House::before([resetting]);
+    let chunk = [&b"4000\r\n"[..], &[b'x'; 0x4000], b"\r\n"].concat().repeat(8);
+    for nth in 0..20 {
+        let mut client = house.client();
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let mut hand = client.second_hand();
+        let (chunk, is_over) = (chunk.clone(), Arc::new(AtomicBool::new(false)));
+        let stop = Arc::clone(&is_over);
+        let sender = thread::spawn(move || while !stop.load(Ordering::Acquire) && hand.write_all(&chunk).is_ok() {});
+        let (heard, _) = client.try_to_end();
+        is_over.store(true, Ordering::Release);
+        client.abort();
+        sender.join().unwrap();
+        let heard = String::from_utf8_lossy(&heard);
+        assert!(heard.contains("the beginning of") && !heard.ends_with("0\r\n\r\n"), "the {nth}th: {heard:?}");
+    }
+}
+
+#[test]
+fn a_long_put_is_not_lost_to_a_spare_that_dies_under_it() {
+    let fickle = Backend::start(|connection| {
+        if connection.read_request().is_some() {
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            connection.read_raw(1);
+            connection.reset();
+        }
+    });
+    let house = House::before([fickle]);
+    let chunks = [&b"30d40\r\n"[..], &[b'x'; 200_000], b"\r\n0\r\n\r\n"].concat();
+    each(
+        [("Content-Length: 200000", &[b'x'; 200_000][..]), ("Transfer-Encoding: chunked", &chunks)],
+        |(framing, body)| {
+            let mut client = house.client();
+            for _ in 0..2 {
+                client.send(&[format!("PUT / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n").as_bytes(), body].concat());
+                assert_eq!(client.read_response("PUT").status, 200, "{}", client.story());
+            }
+        },
+    );
+}
+
+#[test]
 fn a_put_of_which_a_backend_has_had_some_is_not_said_to_another() {
     // Long bodies are not collected: what has gone on is gone, and the other would get less than it was promised.
     const LENGTH: usize = 8 * 1024 * 1024;

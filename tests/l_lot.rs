@@ -110,6 +110,18 @@ fn an_end_behind_a_short_read_is_not_forgotten() {
 }
 
 #[test]
+fn a_reset_that_a_write_has_met_with_is_no_end_to_the_read_behind_it() {
+    let lot = lot();
+    let (near, far) = pair();
+    admit(&lot, near, later());
+    rustix::net::sockopt::set_socket_linger(&far, Some(Duration::ZERO)).unwrap();
+    drop(far);
+    let mut visit = next(&lot);
+    assert_eq!(visit.client.write(&[b"too late"]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(visit.client.read(&mut [0; 64]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
 fn a_visit_is_woken_only_by_what_it_waits_for() {
     let lot = lot();
     let (near, mut far) = pair();

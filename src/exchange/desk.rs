@@ -71,6 +71,9 @@ const BUFFER: usize = 64 * 1024;
 /// A turn moves about so much, then others go first: one fast download can't starve the rest.
 const BUDGET: usize = 1024 * 1024;
 
+/// So much may come down in a turn, whatever went up in it: an upload without end can't starve its own answer.
+const SHARE: usize = BUDGET / 4;
+
 /// A worker's desk.
 pub struct Desk {
     pub(super) shared: Arc<Shared>,
@@ -133,6 +136,11 @@ impl Desk {
         }
         self.moved = false;
         self.budget = BUDGET;
+    }
+
+    /// Leaves a share of the turn to the other direction.
+    pub(super) fn leave_a_share(&mut self) {
+        self.budget = self.budget.max(SHARE);
     }
 
     /// Ends a turn that has moved enough bytes, but could move more from this connection: others go first.

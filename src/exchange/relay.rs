@@ -194,7 +194,7 @@ impl Exchange {
                 self.record.tries += 1;
                 client.note(format_args!("to {}: {}", pick.place.name, pick.by));
                 self.record.backend = Some(Arc::clone(pick.place.backend()));
-                Asked::of_rotation(pick, self.traits.need())
+                Asked::of_rotation(pick, self.need())
             }
         };
         match Leg::to(asked, client, desk) {
@@ -236,6 +236,7 @@ impl Exchange {
                 leg.asked.place.awaits_backend(awaits, desk.now);
             }
         }
+        desk.leave_a_share();
         let down = match up {
             Err(Stop::Fault(fault)) => Err(Stop::Fault(fault)),
             Ok(()) | Err(Stop::NotYet(_)) => self.download(client, desk),
@@ -346,7 +347,6 @@ impl Exchange {
             return Err(Fault::of_response(Flaw::HeadTooLarge).into());
         }
         self.gather = Gather::of_response();
-        desk.moved = true; // from now on the client has its time to take it
         let trial = leg.asked.trial.take();
         self.snapshot.rotation.answered(&mut leg.asked.place, trial, desk.now);
         desk.budget = desk.budget.saturating_sub(end);
@@ -356,6 +356,8 @@ impl Exchange {
         let mut inbound = std::mem::take(&mut desk.inbound);
         out.clear();
         let outcome = self.pass_on_head(&mut inbound[..end], head_end, &mut out, client, desk);
+        // From now on the client has its time to take it. (A 101 may have to wait, and nothing has moved then.)
+        desk.moved |= !matches!(outcome, Err(Stop::NotYet(_)));
         desk.out = out;
         desk.inbound = inbound;
         outcome
@@ -561,6 +563,13 @@ impl Exchange {
         self.traits.may_stay && self.upload.is_read()
     }
 
+    /// Which spares will do. If one turns out to be dead, the request is said again, as long as that can be done: some of a
+    /// body that streams is gone then, unless its client waits for a 100.
+    fn need(&self) -> Need {
+        let stays_whole = self.upload.is_read() || self.traits.expects_continue;
+        if self.traits.is_idempotent && stays_whole { Need::Alive } else { Need::Sure }
+    }
+
     /// Whether it is HEAD that is to be answered.
     pub(super) fn is_head(&self) -> bool {
         self.traits.is_head
@@ -601,12 +610,6 @@ impl Exchange {
         let carried = Carried { bytes_in: self.upload.carried(), bytes_out };
         let named = Named::of_head(self.upload.head(), self.traits.version, desk);
         self.record.count_out(named, carried, reason, desk);
-    }
-}
-
-impl Traits {
-    fn need(&self) -> Need {
-        if self.is_idempotent { Need::Alive } else { Need::Sure }
     }
 }
 

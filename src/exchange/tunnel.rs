@@ -54,6 +54,7 @@ impl Tunnel {
     /// `Ok`: both directions have ended, or the tunnel is broken; either way both sockets may go.
     pub(super) fn advance(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<(), Stop> {
         let up = self.up.run(client, &mut self.leg.connection, desk).err();
+        desk.leave_a_share();
         let down = self.down.run(&mut self.leg.connection, client, desk).err();
         if desk.moved {
             self.progress = desk.now;

@@ -3,7 +3,7 @@
 //! Every byte that this program moves passes through `read` and `write` here. A call that can't go on without waiting
 //! answers `WouldBlock`, mostly without asking the kernel: what it last said is in the hints.
 
-use super::hints::{BROKEN, CALLED, CLOSED, Hints, Key, READABLE, WRITABLE, Wants};
+use super::hints::{BROKEN, CALLED, CLOSED, Hints, Key, READABLE, RESET, WRITABLE, Wants};
 use super::observer::{Call, Ear};
 use super::pipe::Pipe;
 use mio::Interest;
@@ -156,7 +156,8 @@ impl Connection {
         self.key
     }
 
-    /// Reads what is there: bytes that were put back first, else from the socket. 0 is the end.
+    /// Reads what is there: bytes that were put back first, else from the socket. 0 is the end: the peer's own, as a reset
+    /// is an error here, even where another call has met with it.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there now; else the connection is lost.
@@ -178,7 +179,20 @@ impl Connection {
         let outcome = retry_interrupted(|| Ok(recv(&self.socket, &mut *buffer, RecvFlags::empty())?.1));
         self.ear.hear(self.number, || Call::Read(outcome.as_ref().map(|&n| &buffer[..n])));
         self.heed_read(&outcome, buffer.len());
-        outcome
+        match outcome {
+            Ok(0) if self.hints.read(self.key) & RESET != 0 && !buffer.is_empty() => {
+                Err(ErrorKind::ConnectionReset.into())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Remembers a reset. (Of one behind the peer's own end, writes tell as of a broken pipe.)
+    fn heed_loss(&self, error: io::Error) -> io::Error {
+        if error.kind() == ErrorKind::ConnectionReset {
+            self.hints.put(self.key, RESET);
+        }
+        error
     }
 
     /// Whether the kernel has said that there is something to read. It is heard only once.
@@ -266,10 +280,11 @@ impl Connection {
             return Err(Stuck::Sink(ErrorKind::WouldBlock.into()));
         }
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(room);
-        let taken = retry_interrupted(|| pipe.fill(&self.socket, most)).unwrap_or(0);
-        *rest = pipe.empty(&to.socket, taken).map_err(Stuck::Spilt)?;
+        let filled = retry_interrupted(|| pipe.fill(&self.socket, most));
+        let taken = filled.map_err(|error| self.heed_loss(error)).unwrap_or(0);
+        *rest = pipe.empty(&to.socket, taken).map_err(|error| Stuck::Spilt(to.heed_loss(error)))?;
         if !rest.is_empty() {
-            to.wait_for_room().map_err(Stuck::Sink)?;
+            to.wait_for_room().map_err(Stuck::Spilt)?;
         }
         Ok(taken)
     }
@@ -403,7 +418,7 @@ impl Connection {
             Err(_) if blocked => Err(ErrorKind::WouldBlock.into()),
             Err(error) => {
                 self.hints.put(self.key, READABLE); // what came before the loss may still be read
-                Err(error)
+                Err(self.heed_loss(error))
             }
             written => written,
         }
@@ -414,7 +429,7 @@ impl Connection {
     /// # Errors
     /// The kernel's.
     pub fn let_others_go_first(&mut self) -> io::Result<()> {
-        self.hints.take(self.key, READABLE | WRITABLE);
+        self.hints.take(self.key, READABLE);
         self.hints.rearm(&mut self.socket, self.key)
     }
 
@@ -428,7 +443,10 @@ impl Connection {
             Ok((_, 0)) => Glance::Ended,
             Ok(_) => Glance::Bytes,
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Glance::Quiet,
-            Err(_) => Glance::Ended,
+            Err(error) => {
+                self.heed_loss(error.into());
+                Glance::Ended
+            }
         };
         self.ear.hear(self.number, || Call::Glance(seen));
         if seen != Glance::Quiet {

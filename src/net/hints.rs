@@ -28,6 +28,9 @@ pub(super) const CLOSED: u8 = 4;
 pub(super) const BROKEN: u8 = 8;
 /// Somebody here has something for the owner: no word of the kernel's.
 pub(super) const CALLED: u8 = 16;
+/// The peer has reset the connection. The kernel says so in one call, whichever comes first: to a read behind that, it is
+/// an end like any other.
+pub(super) const RESET: u8 = 32;
 
 const OWNER_SHIFT: u32 = 8;
 const GENERATION_SHIFT: u32 = 40;

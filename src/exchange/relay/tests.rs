@@ -91,6 +91,24 @@ impl Stage {
         Ok(())
     }
 
+    /// Gives the client a turn in which it may read one byte more than it already has, as soon as something has come from
+    /// both sides.
+    fn go_on_briefly(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let Some(mut client) = self.client.take() else { return Err(ErrorKind::NotFound.into()) };
+        while !client.connection.is_stirring() || !client.backend().is_some_and(Connection::is_stirring) {
+            self.desk.shared.lot.wait(&mut Vec::new());
+            if Instant::now() >= deadline {
+                return Err(ErrorKind::TimedOut.into());
+            }
+        }
+        self.desk.clear(Instant::now());
+        self.desk.budget = 1;
+        client.turn(&mut self.desk);
+        self.client = Some(client);
+        Ok(())
+    }
+
     /// Writes to the client, until the kernel has no more room for it, and makes none for more than a tick. Returns how
     /// much that was.
     fn fill(&mut self) -> usize {
@@ -184,5 +202,32 @@ fn a_reader_has_its_time_from_the_head_of_its_answer_on() {
             stage.go_on(|_| true).unwrap();
             assert!(stage.client.is_none(), "its time is over, and it has not taken a byte");
         }
+    }
+}
+
+#[test]
+fn what_goes_up_leaves_a_share_of_the_turn_to_what_comes_down() {
+    let upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    let chunks = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (is_tunnel, request) in [(false, &chunks[..]), (true, upgrade)] {
+        let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stage = Stage::before(&[&backend], &[]).unwrap();
+        stage.far.write_all(request).unwrap();
+        let is_sent = |client: &mut Client| exchange(client).is_some_and(|exchange| exchange.leg.is_some());
+        stage.go_on(is_sent).unwrap();
+        let mut connection = asked(&backend).unwrap();
+        if is_tunnel {
+            let switched = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+            connection.write_all(switched).unwrap();
+            stage.go_on(|client| matches!(client.phase, Phase::Tunnelling(_))).unwrap();
+            let mut head = [0; 200];
+            assert_ne!(stage.far.read(&mut head).unwrap(), 0);
+        }
+        connection.write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n").unwrap();
+        stage.far.write_all(b"5\r\nhello\r\n").unwrap();
+        stage.go_on_briefly().unwrap();
+        let mut answer = [0; 12];
+        stage.far.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 413", "{}", answer.escape_ascii());
     }
 }
