@@ -338,6 +338,7 @@ impl Balancer {
                 log::error!("a worker has ended in a panic");
             }
         }
+        drop(self.shared.lot.close()); // whoever was just being admitted
         self.admin = None; // last: to the end it can be asked how far the end is
         for log in self.logs() {
             log.end(Instant::now() + LAST_LINES);

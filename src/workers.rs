@@ -4,7 +4,7 @@
 //! panic in one costs its client's connection, never the worker.
 
 use crate::error::Reason;
-use crate::exchange::{Client, Desk, Shared, Turn};
+use crate::exchange::{Client, ClientPromise, Desk, Shared, Turn};
 use crate::metrics::Doing;
 use crate::net::Unparked;
 use std::io;
@@ -31,11 +31,11 @@ fn work(shared: &Arc<Shared>, worker: usize) {
     let mut ready = Vec::new();
     let mut resumed = Instant::now();
     let mut swept = resumed;
-    let mut promise = None;
+    let mut promise = shared.listeners.promise();
     loop {
         desk.tally().note(Doing::Waiting);
         let hear = |bell| shared.listeners.hear(bell);
-        let Some(rest) = shared.lot.wait_and_hear(&mut ready, promise, hear) else { return };
+        let Some(rest) = shared.lot.wait_and_hear(&mut ready, promise.due(), hear) else { return };
         desk.tally().note(Doing::Working);
         desk.tally().count_rest(resumed, rest);
         resumed = rest.until;
@@ -44,6 +44,7 @@ fn work(shared: &Arc<Shared>, worker: usize) {
             shared.live.current().rotation.sweep(resumed);
             shared.door.sweep(resumed);
         }
+        accept(shared, worker, &mut promise, resumed);
         answer_calls(&mut desk, shared);
         for client in ready.drain(..) {
             desk.clear(resumed);
@@ -51,7 +52,7 @@ fn work(shared: &Arc<Shared>, worker: usize) {
             answer_calls(&mut desk, shared);
         }
         desk.hand_over_lines();
-        accept(shared, worker, &mut promise, resumed); // behind the turns, in which somebody may have left a place
+        accept(shared, worker, &mut promise, resumed); // somebody may have left a place
     }
 }
 
@@ -59,11 +60,11 @@ fn work(shared: &Arc<Shared>, worker: usize) {
 const SWEEP: Duration = Duration::from_millis(100);
 
 /// Accepts clients that wait, if somebody has rung, or this worker has promised to look again.
-fn accept(shared: &Arc<Shared>, worker: usize, promise: &mut Option<Instant>, now: Instant) {
+fn accept(shared: &Arc<Shared>, worker: usize, promise: &mut ClientPromise, now: Instant) {
     let outcome = catch_unwind(AssertUnwindSafe(|| shared.accept(promise, now, worker)));
     if outcome.is_err() {
         shared.tallies[worker].count_panic();
-        *promise = Some(now); // nobody rings again for those who wait still
+        promise.look_at(now); // nobody rings again for those who wait still
     }
 }
 

@@ -47,7 +47,7 @@ use crate::http::{
     understood_line,
 };
 use crate::metrics::WaitsFor;
-use crate::net::{Accepted, Connection, Presence, Wants, Watch};
+use crate::net::{Accepted, Connection, Presence, Promise, Wants, Watch};
 use answer::Body;
 use door::Unintroduced;
 use gather::{Gather, Gathered, Missing};
@@ -61,6 +61,9 @@ use std::time::{Duration, Instant};
 use stop::{Stop, Wait};
 use tunnel::Tunnel;
 use watched::Watched;
+
+/// A worker's promise to look for clients that wait.
+pub type ClientPromise = Promise<Arc<ListenerSettings>>;
 
 /// One client connection, from its first byte to its last.
 pub struct Client {
@@ -532,10 +535,10 @@ fn persistence(stays: bool, version: Version) -> Persistence {
 impl Shared {
     /// Accepts clients that wait, if somebody has rung; to be called by each worker, with a promise of its own: see
     /// [`Listeners::accept`](crate::net::Listeners::accept).
-    pub fn accept(self: &Arc<Self>, promise: &mut Option<Instant>, now: Instant, worker: usize) {
+    pub fn accept(self: &Arc<Self>, promise: &mut ClientPromise, now: Instant, worker: usize) {
         let admit = |socket, peer, listener, presence| self.admit(socket, peer, listener, presence, worker);
-        if self.connections.has_place_again() {
-            *promise = Some(now); // nobody need wait until somebody looks by and by
+        if self.connections.take_place_again() {
+            promise.look_at(now); // whatever was promised: there is a place now
         }
         self.listeners.accept(promise, now, || self.connections.enter(), || self.make_room(), admit);
     }

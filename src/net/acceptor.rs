@@ -43,10 +43,10 @@ impl<L: Clone> Acceptor<L> {
         admit: impl Fn(TcpStream, SocketAddr, L, P) -> io::Result<()>,
     ) {
         let mut events = Events::with_capacity(64);
-        let mut promise = None;
+        let mut promise = self.listeners.promise();
         while !self.listeners.is_stopping() {
             self.listeners.accept(&mut promise, Instant::now(), &place, &make_room, &admit);
-            let pause = promise.map(|due| due.saturating_duration_since(Instant::now()));
+            let pause = promise.due().map(|due| due.saturating_duration_since(Instant::now()));
             match self.poll.poll(&mut events, pause) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => {
                     log::error!("the kernel would not say whether connections are waiting: {error}");

@@ -1,4 +1,4 @@
-//! How many are here, and a wait until nobody is.
+//! How many are here, at most so many, and a wait until nobody is.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -42,8 +42,8 @@ impl Headcount {
         entered.is_ok().then(|| Presence(Arc::clone(self)))
     }
 
-    /// Whether there is a place for somebody who found none. It is said only once.
-    pub fn has_place_again(&self) -> bool {
+    /// Whether there is a place for somebody who found none. It is heard only once.
+    pub fn take_place_again(&self) -> bool {
         self.turned_away.load(Ordering::Acquire)
             && self.count() < self.most
             && self.turned_away.swap(false, Ordering::AcqRel)
@@ -86,12 +86,12 @@ mod tests {
         let headcount = Headcount::of_at_most(1);
         let first = headcount.enter();
         assert!(first.is_some());
-        assert!(!headcount.has_place_again(), "nobody has asked");
+        assert!(!headcount.take_place_again(), "nobody has asked");
         assert!(headcount.enter().is_none());
-        assert!(!headcount.has_place_again(), "it is taken still");
+        assert!(!headcount.take_place_again(), "it is taken still");
         drop(first);
-        assert!(headcount.has_place_again());
-        assert!(!headcount.has_place_again(), "that was said");
+        assert!(headcount.take_place_again());
+        assert!(!headcount.take_place_again(), "that was said");
         assert!(headcount.enter().is_some());
     }
 }

@@ -13,10 +13,11 @@
 use super::descriptors::{is_out_of_descriptors, is_shortage};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token, Waker};
+use rustix::io::Errno;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -96,19 +97,19 @@ impl<L> Bound<L> {
     }
 }
 
-/// By which listening sockets ring, and how whoever listens for that is woken.
+/// Where listening sockets are registered, and how a thread that waits there is woken.
 #[derive(Debug)]
 pub struct Bells {
     pub(super) registry: Registry,
     pub(super) waker: Arc<Waker>,
 }
 
-/// That of one listening socket.
+/// The token of one listening socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Bell(Token);
 
 impl Bell {
-    /// None: this is the token of something else.
+    /// `None`: the token of something else.
     pub(super) fn of_token(token: Token) -> Option<Bell> {
         (token.0 >= FIRST_BELL).then_some(Bell(token))
     }
@@ -119,15 +120,24 @@ pub struct Listeners<L>(Arc<Shared<L>>);
 
 struct Shared<L> {
     sources: RwLock<Sources<L>>,
-    /// Whether somebody is to look: [`RUNG`], [`HALTED`], both or neither.
+    /// Who is to look next: see [`RUNG`] and [`HALTED`].
     state: AtomicU8,
+    /// Where the next look begins: where the last one ended for want of a place.
+    next: AtomicUsize,
     bells: Bells,
     complaint: Complaint,
 }
 
 /// Somebody may have come since the last look. It is taken back before each look, as hints are: see `Hints`.
+///
+/// | state | who looks next |
+/// |---|---|
+/// | neither | nobody need |
+/// | `RUNG` | whoever takes it first |
+/// | `HALTED` | who has promised it; nobody else |
+/// | both | the same: that look is at all sockets |
 const RUNG: u8 = 1;
-/// There was no room for who has come. Somebody has promised to look again, and nobody else need.
+/// There was no room for who has come, and somebody has promised to look again: see [`Promise`].
 const HALTED: u8 = 2;
 
 struct Sources<L> {
@@ -198,8 +208,8 @@ impl<L> Shared<L> {
         self.state.fetch_or(RUNG, Ordering::AcqRel);
     }
 
-    /// Whether a look is due: somebody has rung, and nobody has promised to look again. It is heard only once.
-    fn is_rung(&self) -> bool {
+    /// Whether somebody has rung, and nobody has promised to look again. It is heard only once.
+    fn take_ring(&self) -> bool {
         self.state.load(Ordering::Relaxed) == RUNG && self.state.fetch_and(!RUNG, Ordering::AcqRel) & RUNG != 0
     }
 }
@@ -217,8 +227,8 @@ impl<L> Listeners<L> {
     /// The kernel's.
     pub fn new(bound: Bound<L>, bells: Bells) -> io::Result<Listeners<L>> {
         let sources = Sources { all: Vec::new(), next_token: bound.0.len(), stopping: false };
-        let (sources, state) = (RwLock::new(sources), AtomicU8::new(RUNG));
-        let shared = Shared { sources, state, bells, complaint: Complaint::default() };
+        let (sources, state, next) = (RwLock::new(sources), AtomicU8::new(RUNG), AtomicUsize::new(0));
+        let shared = Shared { sources, state, next, bells, complaint: Complaint::default() };
         let watched = bound.0.into_iter().enumerate().map(|(nth, (passed, owner))| shared.watch(passed, owner, nth));
         let watched = watched.collect::<io::Result<Vec<_>>>()?;
         shared.write().all = watched;
@@ -314,10 +324,43 @@ impl<L> Listeners<L> {
         sources.all.drain(..).for_each(|mut source| self.0.unwatch(&mut source));
     }
 
-    /// Has an [`Acceptor`](super::Acceptor) end, after one last look.
+    /// Has nobody accept any more but who [finishes](Listeners::finish); an [`Acceptor`](super::Acceptor) does so itself.
     pub fn stop(&self) {
         self.0.write().stopping = true;
         self.0.call();
+    }
+
+    /// That of somebody who accepts, and has promised nothing yet.
+    pub fn promise(&self) -> Promise<L> {
+        Promise { listeners: self.clone(), due: None }
+    }
+}
+
+/// When somebody who accepts is to look again, though nobody rings. Others may rely on that; so it does not end with a
+/// thread that ends: dropped, it has somebody else look.
+pub struct Promise<L> {
+    listeners: Listeners<L>,
+    due: Option<Instant>,
+}
+
+impl<L> Promise<L> {
+    /// When that is; `None`: nothing is promised.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Promises to look at this time, whatever was promised.
+    pub fn look_at(&mut self, time: Instant) {
+        self.due = Some(time);
+    }
+}
+
+impl<L> Drop for Promise<L> {
+    fn drop(&mut self) {
+        if self.due.is_some() {
+            self.listeners.0.state.fetch_and(!HALTED, Ordering::AcqRel);
+            self.listeners.0.call();
+        }
     }
 }
 
@@ -337,36 +380,48 @@ enum Found<L, P> {
     Failure(io::Error),
 }
 
+/// How far one socket has been emptied.
+enum Emptied {
+    /// Nobody waits there, or there is no such socket any more.
+    Yes,
+    /// Somebody may wait still: others first.
+    Partly,
+    /// Somebody may wait, and can't be accepted now.
+    NotNow,
+    /// There is no place for anybody.
+    Full,
+}
+
 impl<L: Clone> Listeners<L> {
-    /// Accepts and admits connections that wait, if somebody has rung: some of them, so that others have their turn.
-    /// `promise`: when the caller is to come again though nobody rings, which it keeps for the next call.
+    /// Accepts and admits connections that wait, if somebody has rung, or the caller's `promise` is due: some of them, so
+    /// that others have their turn.
     ///
     /// For each connection, `place` gives one first; while it gives none, connections wait in the backlog. `make_room` is
     /// asked to free a descriptor when there is none, and says whether it could. `admit` is told whose listener it was.
     pub fn accept<P>(
         &self,
-        promise: &mut Option<Instant>,
+        promise: &mut Promise<L>,
         now: Instant,
         place: impl Fn() -> Option<P>,
         make_room: impl Fn() -> bool,
         admit: impl Fn(TcpStream, SocketAddr, L, P) -> io::Result<()>,
     ) {
-        if promise.is_some_and(|due| due <= now) {
+        if promise.due.is_some_and(|due| due <= now) {
             self.0.state.swap(0, Ordering::AcqRel);
-        } else if !self.0.is_rung() {
+        } else if !self.0.take_ring() {
             return;
         }
-        let again = self.look_at_all(AT_ONCE, place, make_room, admit);
+        let again = self.look_at_all(false, place, make_room, admit);
         match again {
             Some(Duration::ZERO) => self.0.ring(), // for whoever comes first
             Some(_) => drop(self.0.state.fetch_or(HALTED, Ordering::AcqRel)),
             None => {}
         }
-        *promise = again.map(|pause| now + pause);
+        promise.due = again.map(|pause| now + pause);
     }
 
     /// Accepts and admits all connections that wait and have a place, since closing a listener resets those that don't,
-    /// and closes the sockets.
+    /// and closes the sockets. Nobody else looks meanwhile.
     pub fn finish<P>(
         &self,
         place: impl Fn() -> Option<P>,
@@ -377,74 +432,98 @@ impl<L: Clone> Listeners<L> {
         sources.stopping = true;
         sources.all.iter_mut().for_each(|source| *source.waiting.get_mut() = true);
         drop(sources);
-        self.look_at_all(BACKLOG.unsigned_abs(), place, make_room, admit); // no more can have been waiting
+        self.look_at_all(true, place, make_room, admit);
         self.close();
     }
 
-    /// Looks at each socket until nobody waits there any more, or `most` have been accepted from it. How soon to look again,
-    /// if somebody may wait still.
+    /// Looks at each socket, and empties it, or for some part if this is not the last look. How soon to look again, if
+    /// somebody may wait still.
     fn look_at_all<P>(
         &self,
-        most: u32,
+        is_last: bool,
         place: impl Fn() -> Option<P>,
         make_room: impl Fn() -> bool,
         admit: impl Fn(TcpStream, SocketAddr, L, P) -> io::Result<()>,
     ) -> Option<Duration> {
         let mut again = None;
-        let (mut nth, mut looks) = (0, 0);
-        loop {
-            let admitted = match self.look(nth, &place) {
-                None => return again,
-                Some(Found::Full) => return Some(HALT),
-                Some(Found::Nothing) => {
-                    (nth, looks) = (nth + 1, 0);
-                    continue;
+        let count = self.0.read().all.len();
+        let first = self.0.next.load(Ordering::Relaxed);
+        for nth in (first..first + count).map(|nth| nth % count) {
+            match self.empty(nth, is_last, &place, &make_room, &admit) {
+                Emptied::Yes => {}
+                Emptied::Partly => again = again.or(Some(Duration::ZERO)),
+                Emptied::NotNow => again = Some(HALT),
+                Emptied::Full => {
+                    self.0.next.store(nth, Ordering::Relaxed); // a place that is left is for who waits there
+                    return Some(HALT);
                 }
-                Some(Found::Gone) => {
-                    looks = 0;
-                    continue;
+            }
+        }
+        again
+    }
+
+    /// Accepts and admits who waits at the nth socket.
+    fn empty<P>(
+        &self,
+        nth: usize,
+        is_last: bool,
+        place: impl Fn() -> Option<P>,
+        make_room: impl Fn() -> bool,
+        admit: impl Fn(TcpStream, SocketAddr, L, P) -> io::Result<()>,
+    ) -> Emptied {
+        // No more can have been waiting at the last look.
+        let most = if is_last { BACKLOG.unsigned_abs() } else { AT_ONCE };
+        let mut shortages = 0;
+        for _ in 0..most {
+            let admitted = match self.look(nth, is_last, &place) {
+                Found::Nothing => return Emptied::Yes,
+                Found::Full => return Emptied::Full,
+                Found::Gone => continue,
+                Found::Connection(socket, peer, owner, place) => admit(socket, peer, owner, place),
+                Found::Failure(error) if is_fault_of_ours(&error) => {
+                    self.0.complaint.log(&error);
+                    return Emptied::NotNow;
                 }
-                Some(Found::Connection(socket, peer, owner, place)) => admit(socket, peer, owner, place),
-                Some(Found::Failure(error)) => Err(error),
+                Found::Failure(error) => Err(error),
             };
             match admitted {
                 Ok(()) => {}
                 Err(error) if is_shortage(&error) => {
                     self.0.complaint.log(&error);
                     if !is_out_of_descriptors(&error) || !make_room() {
-                        again = Some(HALT);
-                        (nth, looks) = (nth + 1, 0);
-                        continue;
+                        return Emptied::NotNow;
+                    }
+                    shortages += 1;
+                    if shortages == 2 && !is_last {
+                        return Emptied::Partly; // finding who may go takes its time: others first
                     }
                 }
                 // The client left before it was accepted, or while it was admitted: none of our business.
                 Err(error) => log::debug!("a connection was lost before its first byte: {error}"),
             }
-            looks += 1;
-            if looks == most {
-                again = again.or(Some(Duration::ZERO));
-                (nth, looks) = (nth + 1, 0);
-            }
         }
+        Emptied::Partly
     }
 
-    /// One connection from the nth socket; none if there is no such socket. The lock is not held while it is admitted.
-    fn look<P>(&self, nth: usize, place: impl Fn() -> Option<P>) -> Option<Found<L, P>> {
+    /// One connection from the nth socket, if there is such a socket. The lock is not held while it is admitted.
+    fn look<P>(&self, nth: usize, is_last: bool, place: impl Fn() -> Option<P>) -> Found<L, P> {
         let sources = self.0.read();
-        let source = sources.all.get(nth)?;
-        if !source.waiting.swap(false, Ordering::AcqRel) {
-            return Some(Found::Nothing);
+        let Some(source) = sources.all.get(nth) else { return Found::Nothing };
+        // The last look is one thread's alone: another would hide from it who waits.
+        if sources.stopping && !is_last || !source.waiting.swap(false, Ordering::AcqRel) {
+            return Found::Nothing;
         }
-        if source.leaving {
-            let token = source.token;
-            drop(sources);
-            return Some(self.look_and_close(token, place));
+        let found = source.look(&place);
+        if !source.leaving || !matches!(found, Found::Nothing) {
+            return found;
         }
-        Some(source.look(place))
+        let token = source.token;
+        drop(sources);
+        self.look_and_close(token, place)
     }
 
-    /// The same for one that is leaving. If nobody waits, it is closed, and nothing that takes its time lies in between:
-    /// who comes there is reset.
+    /// The same for one that is leaving, and at which nobody seems to wait. If nobody does, it is closed, and nothing that
+    /// takes its time lies in between: who comes there is reset.
     fn look_and_close<P>(&self, token: Token, place: impl Fn() -> Option<P>) -> Found<L, P> {
         let mut sources = self.0.write();
         let Some(nth) = sources.all.iter().position(|source| source.token == token && source.leaving) else {
@@ -460,6 +539,11 @@ impl<L: Clone> Listeners<L> {
         self.0.watch_again(source);
         found
     }
+}
+
+/// Whether accepting fails for good, or until somebody has mended something: no client has brought it about.
+fn is_fault_of_ours(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::BADF | Errno::NOTSOCK | Errno::OPNOTSUPP))
 }
 
 impl<L: Clone> Source<L> {

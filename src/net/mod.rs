@@ -12,7 +12,7 @@
 //! - `deadlines`: when a parked visit has waited long enough;
 //! - `poller`: which sockets have something to do;
 //! - `lot`: where visits are parked, and where workers wait for those that can go on;
-//! - `headcount`: how many are here, and a wait until nobody is;
+//! - `headcount`: how many are here, at most so many, and a wait until nobody is;
 //! - `network`: addresses that begin with the same bits;
 //! - `probe`: short connections that find out whether anybody is there;
 //! - `listener`: where connections come from;
@@ -45,7 +45,7 @@ pub use connection::{Caller, Connection, Glance, Stuck};
 pub use descriptors::{is_out_of_descriptors, is_shortage, raise_limit};
 pub use headcount::{Headcount, Presence};
 pub use hints::Wants;
-pub use listener::{Bell, Bells, Bound, Listeners, Passed, bind, limit_send_buffer};
+pub use listener::{Bell, Bells, Bound, Listeners, Passed, Promise, bind, limit_send_buffer};
 /// A socket that a listener has accepted.
 pub use mio::net::TcpStream as Accepted;
 
