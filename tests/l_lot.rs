@@ -121,6 +121,23 @@ fn a_reset_that_a_write_has_met_with_is_no_end_to_the_read_behind_it() {
     assert_eq!(visit.client.read(&mut [0; 64]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn what_lies_behind_an_urgent_byte_is_not_waited_for() {
+    let lot = lot();
+    let (near, mut far) = pair();
+    far.write_all(b"before").unwrap();
+    rustix::net::send(&far, b"!", rustix::net::SendFlags::OOB).unwrap();
+    far.write_all(b"behind").unwrap();
+    admit(&lot, near, later()); // so that all of it is in one event
+    let mut visit = next(&lot);
+    let mut buffer = [0; 64];
+    assert_eq!(visit.client.read(&mut buffer).unwrap(), 6);
+    assert_eq!(visit.client.read(&mut buffer[6..]).unwrap(), 6, "the kernel would not say it again");
+    assert_eq!(&buffer[..12], b"beforebehind");
+    assert_eq!(visit.client.read(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
 #[test]
 fn a_visit_is_woken_only_by_what_it_waits_for() {
     let lot = lot();

@@ -3,7 +3,7 @@
 //! Every byte that this program moves passes through `read` and `write` here. A call that can't go on without waiting
 //! answers `WouldBlock`, mostly without asking the kernel: what it last said is in the hints.
 
-use super::hints::{BROKEN, CALLED, CLOSED, Hints, Key, READABLE, RESET, WRITABLE, Wants};
+use super::hints::{BROKEN, CALLED, CLOSED, Hints, Key, READABLE, RESET, URGENT, WRITABLE, Wants};
 use super::observer::{Call, Ear};
 use super::pipe::Pipe;
 use mio::Interest;
@@ -203,11 +203,12 @@ impl Connection {
     /// Remembers what the kernel has said by a read of up to `room` bytes.
     fn heed_read(&self, outcome: &io::Result<usize>, room: usize) {
         match outcome {
-            // A full buffer means that there may be more. A short read means that there isn't, with one exception: an
-            // end that came in the same event gives no second one. CLOSED, which stays, remembers that.
-            Ok(n) if *n == room => self.hints.put(self.key, READABLE),
+            // A full buffer means that there may be more. A short read means that there isn't, with two exceptions that give
+            // no second event: an end that came in the same one, and what lies behind an urgent byte. CLOSED and URGENT,
+            // which stay, remember that.
+            Ok(n) if *n == room || self.hints.read(self.key) & URGENT != 0 => self.hints.put(self.key, READABLE),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.hints.take(self.key, CLOSED); // contradicted: it was a stale event's
+                self.hints.take(self.key, CLOSED | URGENT); // contradicted: it was a stale event's, or is read
             }
             Ok(_) | Err(_) => {}
         }

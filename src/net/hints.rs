@@ -31,6 +31,8 @@ pub(super) const CALLED: u8 = 16;
 /// The peer has reset the connection. The kernel says so in one call, whichever comes first: to a read behind that, it is
 /// an end like any other.
 pub(super) const RESET: u8 = 32;
+/// Among what there is to read is an urgent byte: reads stop short before it, with more behind.
+pub(super) const URGENT: u8 = 64;
 
 const OWNER_SHIFT: u32 = 8;
 const GENERATION_SHIFT: u32 = 40;
@@ -166,14 +168,14 @@ impl Hints {
         let owner = u64::from(owner.unwrap_or(NOBODY));
         word.store(generation << GENERATION_SHIFT | owner << OWNER_SHIFT | u64::from(first), Ordering::Release);
         let key = Key(generation << 32 | u64::from(descriptor));
-        self.registry.register(socket, key.token(), interest)?;
+        self.registry.register(socket, key.token(), and_urgency(interest))?;
         Ok(key)
     }
 
     /// Makes the kernel look again, and speak of both directions from now on. What is ready already comes as a new
     /// event, behind those of others: this is also how a long turn lets them go first.
     pub(super) fn rearm(&self, socket: &mut impl Source, key: Key) -> io::Result<()> {
-        self.registry.reregister(socket, key.token(), Interest::READABLE | Interest::WRITABLE)
+        self.registry.reregister(socket, key.token(), and_urgency(Interest::READABLE | Interest::WRITABLE))
     }
 
     /// Adds hints that the kernel gave. Returns the owner to be woken; `None` also for a socket that is long closed.
@@ -208,6 +210,16 @@ impl Hints {
         let word = self.words.at(key.descriptor());
         let _: Result<u64, u64> = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, rebound);
     }
+}
+
+#[cfg(target_os = "linux")]
+fn and_urgency(interest: Interest) -> Interest {
+    interest | Interest::PRIORITY
+}
+
+#[cfg(not(target_os = "linux"))]
+fn and_urgency(interest: Interest) -> Interest {
+    interest
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //!
 //! `mio` still knows how sockets are registered. Where there is no `epoll`, it also asks, one thread at a time.
 
-use super::hints::{BROKEN, CLOSED, READABLE, WRITABLE};
+use super::hints::{BROKEN, CLOSED, READABLE, URGENT, WRITABLE};
 use super::listener::Bells;
 use mio::{Poll, Registry, Token, Waker};
 use std::io;
@@ -106,6 +106,7 @@ fn hints_of(flags: rustix::event::epoll::EventFlags) -> u8 {
     let mut hints = 0;
     for (reasons, hint) in [
         (EventFlags::IN, READABLE),
+        (EventFlags::PRI, READABLE | URGENT),
         (EventFlags::OUT, WRITABLE),
         (EventFlags::RDHUP, READABLE | CLOSED),
         (EventFlags::HUP.union(EventFlags::ERR), READABLE | WRITABLE | CLOSED | BROKEN),
