@@ -2,7 +2,8 @@
 //! the source's queue to the pipe and from the pipe to the sink's queue (`splice`).
 //!
 //! What is in the pipe has left its source, so nothing is put in but what the sink should take. Should it not, because the
-//! kernel is short of memory for sockets, the rest is ours to keep; so a pipe to which that has happened has a rest itself.
+//! kernel is short of memory for sockets, or the bytes came in many small packets, each of which takes more of a small send
+//! buffer than it is long, the rest is ours to keep; so a pipe to which that has happened has a rest itself.
 //! Elsewhere than on Linux there is no such pipe.
 
 use std::io;
