@@ -89,7 +89,7 @@ impl Spares {
                 continue;
             }
             spare.connection.bind_to(client);
-            if !spare.connection.is_stirring() && spare.connection.glance() == Glance::Quiet {
+            if is_quiet(&spare.connection) {
                 self.account.spares_reused.fetch_add(1, Ordering::Relaxed);
                 return Some((spare.connection, spare.since));
             }
@@ -123,7 +123,7 @@ impl Spares {
     pub(super) fn sweep(&self, now: Instant) {
         let is_over = |spare: &mut Spare| {
             let age = now.saturating_duration_since(spare.since);
-            if spare.connection.is_stirring() {
+            if spare.connection.is_stirring() && !is_quiet(&spare.connection) {
                 self.note_closed(age, now);
                 return true;
             }
@@ -176,6 +176,15 @@ impl Spares {
         // A worker that panicked under this lock left a list of connections, each of them whole.
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether nothing has come by it, and no end. A hint may be an old event's that was told late: only a look says.
+fn is_quiet(spare: &Connection) -> bool {
+    if spare.is_stirring() {
+        spare.look_again();
+        return !spare.is_stirring();
+    }
+    spare.glance() == Glance::Quiet
 }
 
 fn milliseconds(duration: Duration) -> u64 {
@@ -271,6 +280,27 @@ mod tests {
             assert_eq!((house.given(Need::Alive, 1), house.backend.spares()), (None, 0));
         }
         assert_eq!(house.backend.account.read().spares_dead, 2);
+    }
+
+    #[test]
+    fn a_word_of_bytes_that_are_read_long_since_costs_no_spare() {
+        let house = House::new();
+        for is_swept in [false, true] {
+            let (mut near, mut far) = house.connection();
+            far.write_all(b"x").unwrap();
+            while near.read(&mut [0]).is_err() {
+                assert!(house.start.elapsed() < PATIENCE, "nothing comes");
+                house.lot.wait(&mut Vec::new()).unwrap();
+            }
+            assert!(near.is_stirring(), "as much as there was room for: there may be more");
+            let number = near.number();
+            house.backend.rest(near, house.start, Duration::from_secs(60));
+            if is_swept {
+                house.backend.sweep(house.after(1));
+            }
+            assert_eq!(house.given(Need::Alive, 1), Some(number));
+        }
+        assert_eq!(house.backend.account.read().spares_dead, 0);
     }
 
     #[test]
