@@ -90,6 +90,8 @@ pub struct Desk {
     pub(super) pipe: Pipe,
     /// How many bytes this turn may still read.
     pub(super) budget: usize,
+    /// What is left of them, at the least, to the other direction: once in a turn.
+    share: usize,
     /// Some byte was written in this turn, or the head of an answer has come.
     pub(super) moved: bool,
     lines: Vec<u8>,
@@ -109,6 +111,7 @@ impl Desk {
             out: Vec::with_capacity(4096),
             pipe: Pipe::default(),
             budget: BUDGET,
+            share: SHARE,
             moved: false,
             lines: Vec::new(),
             clock: access_log::Clock::default(),
@@ -135,12 +138,12 @@ impl Desk {
             self.inbound.resize(buffer_size(&self.live).max(self.inbound.len()), 0);
         }
         self.moved = false;
-        self.budget = BUDGET;
+        (self.budget, self.share) = (BUDGET, SHARE);
     }
 
     /// Leaves a share of the turn to the other direction.
     pub(super) fn leave_a_share(&mut self) {
-        self.budget = self.budget.max(SHARE);
+        self.budget = self.budget.max(std::mem::take(&mut self.share));
     }
 
     /// Ends a turn that has moved enough bytes, but could move more from this connection: others go first.

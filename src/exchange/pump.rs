@@ -249,7 +249,9 @@ impl Pump {
                 desk.budget = desk.budget.saturating_sub(n);
                 desk.moved = true;
                 self.room = self.room.saturating_mul(2);
-                from.acknowledge();
+                if !self.ended {
+                    from.acknowledge();
+                }
                 Ok(())
             }
             Err(Stuck::Source(error)) if error.kind() == io::ErrorKind::WouldBlock => Err(Halt::SourceQuiet),

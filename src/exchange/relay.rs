@@ -194,7 +194,7 @@ impl Exchange {
                 self.record.tries += 1;
                 client.note(format_args!("to {}: {}", pick.place.name, pick.by));
                 self.record.backend = Some(Arc::clone(pick.place.backend()));
-                Asked::of_rotation(pick, self.need())
+                Asked::of_rotation(pick, self.need(client))
             }
         };
         match Leg::to(asked, client, desk) {
@@ -324,7 +324,7 @@ impl Exchange {
     fn head_of_response(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<Option<Box<Tunnel>>, Stop> {
         if self.download.has_leftover() {
             self.download.flush(client, desk).map_err(of_download)?; // interim responses, to a slow reader
-            self.upload.renew(desk.now); // nothing could be heard of the backend meanwhile
+            self.upload.note_held_up(desk.now);
         }
         let Some(leg) = &mut self.leg else { return Err(Reason::BackendClosedBeforeResponse.into()) };
         let limit = self.snapshot.config.response_head_bytes;
@@ -402,7 +402,10 @@ impl Exchange {
             return Ok(None);
         }
 
-        if let Some(took) = self.upload.answered_after(leg.asked.place.since, desk.now) {
+        // A 101 may have waited for the end of the request.
+        if response.status != 101
+            && let Some(took) = self.upload.answered_after(leg.asked.place.since, desk.now)
+        {
             self.snapshot.rotation.note_latency(&leg.asked.place, took, desk.now);
         }
         if self.is_worth_another_try(response.status, desk.now) {
@@ -565,8 +568,8 @@ impl Exchange {
 
     /// Which spares will do. If one turns out to be dead, the request is said again, as long as that can be done: some of a
     /// body that streams is gone then, unless its client waits for a 100.
-    fn need(&self) -> Need {
-        let stays_whole = self.upload.is_read() || self.traits.expects_continue;
+    fn need(&self, client: &Connection) -> Need {
+        let stays_whole = self.upload.is_read() || self.traits.expects_continue && client.is_quiet();
         if self.traits.is_idempotent && stays_whole { Need::Alive } else { Need::Sure }
     }
 

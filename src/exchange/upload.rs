@@ -40,6 +40,8 @@ pub(super) struct Upload {
     done: Instant,
     /// So many milliseconds later, the backend has last shown that it is at work.
     renewed_after: u32,
+    /// The answer may have waited until the client took what came before it.
+    was_held_up: bool,
 }
 
 /// How far the request has come.
@@ -89,6 +91,7 @@ impl Upload {
             state: Sending::Going,
             done: desk.now,
             renewed_after: 0,
+            was_held_up: false,
         }
     }
 
@@ -225,16 +228,22 @@ impl Upload {
     /// How long the backend, which it came to then, has taken to answer by now. A client's time is not the backend's: a
     /// request that was whole when it came is the backend's from then on, connecting included; of one whose body came by
     /// and by, only what follows the last byte is. And an answer to a part of a request may have waited for more of it, or
-    /// not: that says nothing of how fast anybody is.
+    /// not: that says nothing of how fast anybody is. Nor does one that a slow reader has kept waiting.
     pub(super) fn answered_after(&self, came: Instant, now: Instant) -> Option<Duration> {
         let since = if self.is_whole() { came } else { self.done };
-        (self.state == Sending::Done).then(|| now.saturating_duration_since(since))
+        (self.state == Sending::Done && !self.was_held_up).then(|| now.saturating_duration_since(since))
     }
 
     /// The backend has shown that it is at work: its time begins anew.
     pub(super) fn renew(&mut self, now: Instant) {
         let after = now.saturating_duration_since(self.done);
         self.renewed_after = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+    }
+
+    /// Nothing could be heard of the backend, until now.
+    pub(super) fn note_held_up(&mut self, now: Instant) {
+        self.was_held_up = true;
+        self.renew(now);
     }
 
     /// The request is still whole in memory, or in the client's hands.

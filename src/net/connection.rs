@@ -3,7 +3,7 @@
 //! Every byte that this program moves passes through `read` and `write` here. A call that can't go on without waiting
 //! answers `WouldBlock`, mostly without asking the kernel: what it last said is in the hints.
 
-use super::hints::{BROKEN, CALLED, CLOSED, Hints, Key, READABLE, RESET, URGENT, WRITABLE, Wants};
+use super::hints::{BROKEN, CALLED, CLOSED, Hints, Key, LOST, READABLE, URGENT, WRITABLE, Wants};
 use super::observer::{Call, Ear};
 use super::pipe::Pipe;
 use mio::Interest;
@@ -173,44 +173,43 @@ impl Connection {
             }
             return Ok(n);
         }
-        if !self.may_have_bytes() {
-            return Err(ErrorKind::WouldBlock.into());
-        }
+        let Some(reason) = self.take_reason() else { return Err(ErrorKind::WouldBlock.into()) };
         let outcome = retry_interrupted(|| Ok(recv(&self.socket, &mut *buffer, RecvFlags::empty())?.1));
         self.ear.hear(self.number, || Call::Read(outcome.as_ref().map(|&n| &buffer[..n])));
-        self.heed_read(&outcome, buffer.len());
+        self.heed_read(&outcome, buffer.len(), reason);
         match outcome {
-            Ok(0) if self.hints.read(self.key) & RESET != 0 && !buffer.is_empty() => {
+            Ok(0) if self.hints.read(self.key) & LOST != 0 && !buffer.is_empty() => {
                 Err(ErrorKind::ConnectionReset.into())
             }
             outcome => outcome,
         }
     }
 
-    /// Remembers a reset. (Of one behind the peer's own end, writes tell as of a broken pipe.)
+    /// Remembers a loss. (Of one behind the peer's own end, writes tell as of a broken pipe.)
     fn heed_loss(&self, error: io::Error) -> io::Error {
-        if error.kind() == ErrorKind::ConnectionReset {
-            self.hints.put(self.key, RESET);
+        use ErrorKind::{BrokenPipe, NotConnected, UnexpectedEof, Unsupported, WouldBlock};
+        if !matches!(error.kind(), BrokenPipe | NotConnected | UnexpectedEof | Unsupported | WouldBlock) {
+            self.hints.put(self.key, LOST);
         }
         error
     }
 
-    /// Whether the kernel has said that there is something to read. It is heard only once.
-    fn may_have_bytes(&self) -> bool {
-        self.hints.take(self.key, READABLE) & (READABLE | CLOSED | BROKEN) != 0
+    /// Takes back what the kernel has said of something to read, before the look, as always. `None`: nothing. The part that
+    /// stays, unless the look contradicts it, is returned.
+    fn take_reason(&self) -> Option<u8> {
+        let before = self.hints.take(self.key, READABLE | CLOSED | URGENT);
+        (before & (READABLE | CLOSED | BROKEN) != 0).then_some(before & (CLOSED | URGENT))
     }
 
-    /// Remembers what the kernel has said by a read of up to `room` bytes.
-    fn heed_read(&self, outcome: &io::Result<usize>, room: usize) {
+    /// Remembers what the kernel has said by a read of up to `room` bytes, for this reason.
+    fn heed_read(&self, outcome: &io::Result<usize>, room: usize, reason: u8) {
         match outcome {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {} // contradicted: it was a stale event's, or is read
             // A full buffer means that there may be more. A short read means that there isn't, with two exceptions that give
             // no second event: an end that came in the same one, and what lies behind an urgent byte. CLOSED and URGENT,
             // which stay, remember that.
-            Ok(n) if *n == room || self.hints.read(self.key) & URGENT != 0 => self.hints.put(self.key, READABLE),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.hints.take(self.key, CLOSED | URGENT); // contradicted: it was a stale event's, or is read
-            }
-            Ok(_) | Err(_) => {}
+            Ok(n) if *n == room || reason & URGENT != 0 => self.hints.put(self.key, READABLE | reason),
+            Ok(_) | Err(_) => self.hints.put(self.key, reason),
         }
     }
 
@@ -224,11 +223,9 @@ impl Connection {
         if !to.may_take_bytes() {
             return Err(Stuck::Sink(ErrorKind::WouldBlock.into()));
         }
-        if !self.may_have_bytes() {
-            return Err(Stuck::Source(ErrorKind::WouldBlock.into()));
-        }
+        let Some(reason) = self.take_reason() else { return Err(Stuck::Source(ErrorKind::WouldBlock.into())) };
         let outcome = retry_interrupted(|| self.socket.peek(buffer));
-        self.heed_read(&outcome, buffer.len());
+        self.heed_read(&outcome, buffer.len(), reason);
         let seen = match outcome {
             Ok(seen) if seen > 0 => seen,
             nothing => {
@@ -267,14 +264,12 @@ impl Connection {
         if !to.may_take_bytes() {
             return Err(Stuck::Sink(ErrorKind::WouldBlock.into()));
         }
-        if !self.may_have_bytes() {
-            return Err(Stuck::Source(ErrorKind::WouldBlock.into()));
-        }
+        let Some(reason) = self.take_reason() else { return Err(Stuck::Source(ErrorKind::WouldBlock.into())) };
         let look = self.look_at_both(to);
         if matches!(look, Ok((false, _))) {
             return Err(Stuck::Source(ErrorKind::WouldBlock.into()));
         }
-        self.hints.put(self.key, READABLE); // whatever comes of it: nobody has seen the last of what is there
+        self.hints.put(self.key, READABLE | reason); // whatever comes of it: nobody has seen the last of what is there
         let (_, room) = look?;
         if room == 0 {
             to.wait_for_room().map_err(Stuck::Sink)?;

@@ -28,9 +28,9 @@ pub(super) const CLOSED: u8 = 4;
 pub(super) const BROKEN: u8 = 8;
 /// Somebody here has something for the owner: no word of the kernel's.
 pub(super) const CALLED: u8 = 16;
-/// The peer has reset the connection. The kernel says so in one call, whichever comes first: to a read behind that, it is
-/// an end like any other.
-pub(super) const RESET: u8 = 32;
+/// The connection was lost, and not by the peer's end. The kernel says so in one call, whichever comes first: to a read
+/// behind that, it is an end like any other.
+pub(super) const LOST: u8 = 32;
 /// Among what there is to read is an urgent byte: reads stop short before it, with more behind.
 pub(super) const URGENT: u8 = 64;
 

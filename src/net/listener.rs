@@ -388,8 +388,8 @@ enum Emptied {
     Partly,
     /// Somebody may wait, and can't be accepted now.
     NotNow,
-    /// There is no place for anybody.
-    Full,
+    /// There is no place for anybody, or, where some got one, for others.
+    Full { some: bool },
 }
 
 impl<L: Clone> Listeners<L> {
@@ -453,8 +453,9 @@ impl<L: Clone> Listeners<L> {
                 Emptied::Yes => {}
                 Emptied::Partly => again = again.or(Some(Duration::ZERO)),
                 Emptied::NotNow => again = Some(HALT),
-                Emptied::Full => {
-                    self.0.next.store(nth, Ordering::Relaxed); // a place that is left is for who waits there
+                Emptied::Full { some } => {
+                    // A place that is left is for who waits here, or, after one of them, at the next.
+                    self.0.next.store(nth + usize::from(some), Ordering::Relaxed);
                     return Some(HALT);
                 }
             }
@@ -473,21 +474,21 @@ impl<L: Clone> Listeners<L> {
     ) -> Emptied {
         // No more can have been waiting at the last look.
         let most = if is_last { BACKLOG.unsigned_abs() } else { AT_ONCE };
-        let mut shortages = 0;
+        let (mut shortages, mut some) = (0, false);
         for _ in 0..most {
             let admitted = match self.look(nth, is_last, &place) {
                 Found::Nothing => return Emptied::Yes,
-                Found::Full => return Emptied::Full,
+                Found::Full => return Emptied::Full { some },
                 Found::Gone => continue,
                 Found::Connection(socket, peer, owner, place) => admit(socket, peer, owner, place),
                 Found::Failure(error) if is_fault_of_ours(&error) => {
-                    self.0.complaint.log(&error);
-                    return Emptied::NotNow;
+                    log::error!("nobody can be accepted: {error}");
+                    return Emptied::Yes; // as far as can be: until it rings again
                 }
                 Found::Failure(error) => Err(error),
             };
             match admitted {
-                Ok(()) => {}
+                Ok(()) => some = true,
                 Err(error) if is_shortage(&error) => {
                     self.0.complaint.log(&error);
                     if !is_out_of_descriptors(&error) || !make_room() {
@@ -502,7 +503,7 @@ impl<L: Clone> Listeners<L> {
                 Err(error) => log::debug!("a connection was lost before its first byte: {error}"),
             }
         }
-        Emptied::Partly
+        if some { Emptied::Partly } else { Emptied::NotNow }
     }
 
     /// One connection from the nth socket, if there is such a socket. The lock is not held while it is admitted.
@@ -519,21 +520,25 @@ impl<L: Clone> Listeners<L> {
         }
         let token = source.token;
         drop(sources);
-        self.look_and_close(token, place)
+        self.look_and_close(token, is_last, place)
     }
 
     /// The same for one that is leaving, and at which nobody seems to wait. If nobody does, it is closed, and nothing that
     /// takes its time lies in between: who comes there is reset.
-    fn look_and_close<P>(&self, token: Token, place: impl Fn() -> Option<P>) -> Found<L, P> {
+    fn look_and_close<P>(&self, token: Token, is_last: bool, place: impl Fn() -> Option<P>) -> Found<L, P> {
         let mut sources = self.0.write();
         let Some(nth) = sources.all.iter().position(|source| source.token == token && source.leaving) else {
             return Found::Nothing; // somebody else was faster, or it is wanted again, and has been rung
         };
+        if sources.stopping && !is_last {
+            return Found::Nothing;
+        }
         let source = &mut sources.all[nth];
         self.0.unwatch(source);
         let found = source.look(place);
         if let Found::Nothing = found {
             drop(sources.all.remove(nth));
+            self.0.call(); // others have moved up, and whoever looks at them just now may pass one by
             return Found::Gone;
         }
         self.0.watch_again(source);
@@ -541,9 +546,9 @@ impl<L: Clone> Listeners<L> {
     }
 }
 
-/// Whether accepting fails for good, or until somebody has mended something: no client has brought it about.
+/// Whether accepting at this socket fails for good: no client has brought it about.
 fn is_fault_of_ours(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::BADF | Errno::NOTSOCK | Errno::OPNOTSUPP))
+    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::BADF | Errno::NOTSOCK))
 }
 
 impl<L: Clone> Source<L> {
@@ -556,7 +561,12 @@ impl<L: Clone> Source<L> {
                 Err(error) => Found::Failure(error),
             },
         };
-        if !matches!(found, Found::Nothing) {
+        let is_over = match &found {
+            Found::Nothing => true,
+            Found::Failure(error) => is_fault_of_ours(error),
+            Found::Connection(..) | Found::Full | Found::Gone => false,
+        };
+        if !is_over {
             self.waiting.store(true, Ordering::Release);
         }
         found
