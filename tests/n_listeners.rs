@@ -179,15 +179,20 @@ impl Bench {
     /// So many clients that wait, and the socket has rung.
     fn crowd(&self, size: usize) -> Vec<TcpStream> {
         let clients = (0..size).map(|_| TcpStream::connect(self.address).unwrap()).collect();
-        let rung = Cell::new(false);
+        self.wait_until_it_rings();
+        clients
+    }
+
+    fn wait_until_it_rings(&self) {
+        let (began, rung) = (Instant::now(), Cell::new(false));
         while !rung.get() {
+            assert!(began.elapsed() < PATIENCE, "it does not ring");
             let hear = |bell| {
                 rung.set(true);
                 self.listeners.hear(bell);
             };
             self.lot.wait_and_hear(&mut Vec::new(), None, hear).unwrap();
         }
-        clients
     }
 
     /// How many are admitted, or, if there is no place, would have been.
@@ -249,6 +254,18 @@ fn a_promise_does_not_end_with_whoever_has_made_it() {
     assert_eq!(bench.accept(&mut second, now, true), 0);
     drop(first);
     assert_eq!(bench.accept(&mut second, now, true), 1);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_socket_that_another_process_has_shut_down_is_not_tried_again_and_again() {
+    let bench = Bench::new();
+    let elsewhere = bench.listeners.sockets().unwrap().swap_remove(0).socket;
+    rustix::net::shutdown(&elsewhere, rustix::net::Shutdown::Both).unwrap();
+    bench.wait_until_it_rings();
+    let mut promise = bench.promise();
+    assert_eq!(bench.accept(&mut promise, Instant::now(), true), 0);
+    assert_eq!(promise.due(), None, "it can't be accepted from any more");
 }
 
 #[test]
