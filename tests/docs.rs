@@ -319,8 +319,8 @@ fn what_the_first_chapter_says_of_lines_has_been_counted() {
     assert!((said - dummy as f64).abs() < 0.5, "it has {dummy} lines, not {said}");
     let (said, counted) = (number_behind(&chapter, "threadbare spends some "), count(&root().join("src")) as f64);
     assert!((said - counted).abs() < 0.15 * counted, "it says {said}, and there are {counted}");
-    let copying = quotes::lines_of("src/exchange/pump.rs", "Pump::run");
-    assert!(chapter.text.contains(&format!("(`Pump::run`) takes {copying} of them")), "there are {copying}");
+    let copying = quotes::lines_of("src/exchange/pump.rs", "Pump::run_to_last");
+    assert!(chapter.text.contains(&format!("(`Pump::run_to_last`) takes {copying} of them")), "there are {copying}");
 }
 
 #[test]

@@ -293,6 +293,18 @@ fn who_waits_for_one_backend_is_in_nobodys_way_to_another_though_the_queue_is_fu
 }
 
 #[test]
+fn who_asks_again_once_it_is_answered_never_meets_itself() {
+    let backend = Backend::echo();
+    let balancer = balancer(&[&backend.url()], &["--max-in-flight", "1", "--queue", "0"]);
+    for nth in 0..500 {
+        let mut client = Client::connect(balancer.address());
+        asks(&mut client, &format!("/{nth}"));
+        assert_eq!(client.read_response("GET").status, 200, "nobody else has asked");
+    }
+    assert_eq!(backend.accepted(), 1, "the place is free, and its connection rests");
+}
+
+#[test]
 fn a_backend_that_is_only_full_is_waited_for_though_a_backup_is_idle() {
     let gate = Gate::new();
     let (backend, backup) = (gated(&gate), gated(&gate));

@@ -47,10 +47,10 @@ enum Decoder {
 }
 
 /// A piece of a body, among bytes that were read.
-struct Piece {
+pub(super) struct Piece {
     data: Range<usize>,
     /// How many of the bytes belong to the body, its framing included.
-    used: usize,
+    pub(super) used: usize,
     /// What goes out behind it.
     end: Vec<u8>,
 }
@@ -171,10 +171,24 @@ impl Pump {
 
     /// Moves what can be moved without waiting. `Ok`: the body has ended, and the sink has all of it.
     pub(super) fn run(&mut self, from: &mut Connection, to: &mut Connection, desk: &mut Desk) -> Result<(), Halt> {
+        match self.run_to_last(from, to, desk)? {
+            Some(last) => self.finish(&last, to, desk),
+            None => Ok(()),
+        }
+    }
+
+    /// The same, but for the last piece: if that lies in the desk's buffer, the source is not needed any more, and `finish`
+    /// gives it on.
+    pub(super) fn run_to_last(
+        &mut self,
+        from: &mut Connection,
+        to: &mut Connection,
+        desk: &mut Desk,
+    ) -> Result<Option<Piece>, Halt> {
         loop {
             self.flush(to, desk)?;
             if self.ended {
-                return Ok(());
+                return Ok(None);
             }
             if desk.budget == 0 && !from.holds_bytes() {
                 desk.spend(from).map_err(|_| Halt::SourceCut)?;
@@ -187,26 +201,39 @@ impl Pump {
                 self.pass_on(left, from, to, room, desk)?;
                 continue;
             }
-            let mut inbound = std::mem::take(&mut desk.inbound);
-            let moved = match from.read(&mut inbound[..room]) {
-                Ok(0) => self.source_ended(to, desk),
+            let piece = match from.read(&mut desk.inbound[..room]) {
+                Ok(0) => self.source_ended()?,
                 Ok(n) => {
                     desk.budget = desk.budget.saturating_sub(n);
-                    let carried = self.take_in(&mut inbound[..n]).and_then(|piece| {
-                        from.put_back(&inbound[piece.used..n]); // before anything can fail: they are none of the body
-                        self.give_on(&[], &inbound, &piece, to, desk)
-                    });
+                    let piece = self.take_in(&mut desk.inbound[..n])?;
+                    from.put_back(&desk.inbound[piece.used..n]); // before anything can fail: they are none of the body
                     if self.ended && n == room && !from.holds_bytes() {
                         from.look_again(); // a full buffer, and just the end of the body: nothing more need be there
                     }
-                    carried
+                    piece
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Halt::SourceQuiet),
-                Err(_) => Err(Halt::SourceCut),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Halt::SourceQuiet),
+                Err(_) => return Err(Halt::SourceCut),
             };
-            desk.inbound = inbound;
-            moved?;
+            if self.ended {
+                return Ok(Some(piece));
+            }
+            self.give_on_read(&piece, to, desk)?;
         }
+    }
+
+    /// Gives on the last piece. `Ok`: the sink has all of the body.
+    pub(super) fn finish(&mut self, last: &Piece, to: &mut Connection, desk: &mut Desk) -> Result<(), Halt> {
+        self.give_on_read(last, to, desk)?;
+        self.flush(to, desk)
+    }
+
+    /// Writes a piece of what has been read into the desk's buffer.
+    fn give_on_read(&mut self, piece: &Piece, to: &mut Connection, desk: &mut Desk) -> Result<(), Halt> {
+        let inbound = std::mem::take(&mut desk.inbound);
+        let given = self.give_on(&[], &inbound, piece, to, desk);
+        desk.inbound = inbound;
+        given
     }
 
     /// How much is to come, if that is more than a buffer holds and goes on as it is. (A shorter rest is taken in: that
@@ -268,22 +295,8 @@ impl Pump {
         }
     }
 
-    /// Takes in bytes from the source, and writes them, behind `before`, to the sink. Returns how many of the bytes
-    /// belong to the body. What the sink does not take is left over.
-    pub(super) fn carry(
-        &mut self,
-        before: &[u8],
-        bytes: &mut [u8],
-        to: &mut Connection,
-        desk: &mut Desk,
-    ) -> Result<usize, Halt> {
-        let piece = self.take_in(bytes)?;
-        self.give_on(before, bytes, &piece, to, desk)?;
-        Ok(piece.used)
-    }
-
     /// Finds the body's piece in bytes from the source.
-    fn take_in(&mut self, bytes: &mut [u8]) -> Result<Piece, Halt> {
+    pub(super) fn take_in(&mut self, bytes: &mut [u8]) -> Result<Piece, Halt> {
         self.began |= !bytes.is_empty();
         let (data, used, ended) = match &mut self.decoder {
             Decoder::Length(left) => {
@@ -303,8 +316,8 @@ impl Pump {
         Ok(Piece { data, used, end })
     }
 
-    /// Writes a piece of these bytes, behind `before`.
-    fn give_on(
+    /// Writes a piece of these bytes, behind `before`. What the sink does not take is left over.
+    pub(super) fn give_on(
         &mut self,
         before: &[u8],
         bytes: &[u8],
@@ -330,13 +343,12 @@ impl Pump {
     }
 
     /// The source has ended: for some framings that is the end of the body.
-    fn source_ended(&mut self, to: &mut Connection, desk: &mut Desk) -> Result<(), Halt> {
+    fn source_ended(&mut self) -> Result<Piece, Halt> {
         match self.decoder {
             Decoder::Length(_) | Decoder::Chunked(_) => Err(Halt::SourceCut),
             Decoder::UntilClose => {
-                let end = self.ending()?;
                 self.ended = true;
-                self.send(&[&end], to, desk)
+                Ok(Piece { data: 0..0, used: 0, end: self.ending()? })
             }
         }
     }

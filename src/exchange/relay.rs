@@ -308,16 +308,17 @@ impl Exchange {
         #[cfg(test)]
         assert_ne!(self.upload.head().target(), b"/panic/late", "a test asked for it");
         let outcome = match &mut self.leg {
-            Some(leg) => self.download.run(&mut leg.connection, client, desk),
-            None => self.download.flush(client, desk),
+            Some(leg) => self.download.run_to_last(&mut leg.connection, client, desk),
+            None => self.download.flush(client, desk).map(|()| None),
         };
         if self.download.has_ended() {
-            self.release_backend(desk); // it need not wait for a slow reader
+            self.release_backend(desk); // it need not wait for a slow reader; and is free before the client asks again
         }
-        match outcome {
-            Ok(()) => Ok(After::Stay),
-            Err(halt) => Err(of_download(halt)),
+        let last = outcome.map_err(of_download)?;
+        if let Some(last) = last {
+            self.download.finish(&last, client, desk).map_err(of_download)?;
         }
+        Ok(After::Stay)
     }
 
     /// Reads one head from the backend and passes it on. A 101 begins a tunnel.
@@ -446,12 +447,16 @@ impl Exchange {
         let interim = self.download.take_leftover();
         self.download = Pump::new(response.framing, encoding, trailer_limit, response.connection_named());
         self.download.send(&[&interim], client, desk).map_err(of_download)?;
-        let used = self.download.carry(out, behind, client, desk).map_err(of_download)?;
-        self.said = Said::Head; // not before: a faulty first chunk can still be answered with a 502
-        self.record.status = response.status;
-        if used < behind.len() {
+        let piece = self.download.take_in(behind).map_err(of_download)?;
+        if piece.used < behind.len() {
             self.verdict.spare_life = None; // bytes that nobody asked for: they go nowhere, and nor does the connection
         }
+        if self.download.has_ended() {
+            self.release_backend(desk); // before the client knows, and asks again
+        }
+        self.download.give_on(out, behind, &piece, client, desk).map_err(of_download)?;
+        self.said = Said::Head; // not before: a faulty first chunk can still be answered with a 502
+        self.record.status = response.status;
         Ok(None)
     }
 
@@ -484,7 +489,8 @@ impl Exchange {
         desk: &mut Desk,
     ) -> Result<Box<Tunnel>, Stop> {
         let mut down = Pump::tunnel();
-        down.carry(head, behind, client, desk).map_err(of_download)?;
+        let piece = down.take_in(behind).map_err(of_download)?;
+        down.give_on(head, behind, &piece, client, desk).map_err(of_download)?;
         self.said = Said::Head;
         self.record.status = 101;
         let leg = self.leg.take().ok_or(Reason::BackendClosedBeforeResponse)?;
