@@ -59,10 +59,14 @@ impl Tunnel {
         if desk.moved {
             self.progress = desk.now;
         }
+        if up.is_none() && down.is_none() {
+            return Ok(());
+        }
         // Some resets no read would tell of: the client's, while its bytes wait for a slow backend, and that of a backend
         // that is never read again. Where we have ended our own direction, though, a hang-up may only say that both ended
         // in order, with bytes still to be read: to wait for it there would be to spin.
         if !self.down.closed && client.is_broken() || self.down.closed && self.leg.connection.is_broken() {
+            self.break_off(client);
             return Ok(());
         }
         let (client_broken, backend_broken) = match self.down.closed {
@@ -73,7 +77,8 @@ impl Tunnel {
         for (halt, towards_backend) in [(up.as_ref(), true), (down.as_ref(), false)] {
             let Some(halt) = halt else { continue };
             let Some((source, sink)) = halt.wants() else {
-                return Ok(()); // an error on either side ends both
+                self.break_off(client); // an error on either side ends both
+                return Ok(());
             };
             wait = wait.and(if towards_backend {
                 Wait { client: source, backend: sink }
@@ -81,13 +86,16 @@ impl Tunnel {
                 Wait { client: sink, backend: source }
             });
         }
-        if up.is_none() && down.is_none() {
-            return Ok(());
-        }
         if desk.now >= self.deadline() {
             return Err(Reason::TunnelIdle.into());
         }
         Err(Stop::NotYet(wait))
+    }
+
+    /// A reset is passed on as one: behind an end in order, what is missing would not be missed.
+    fn break_off(&self, client: &Connection) {
+        client.reset_on_close();
+        self.leg.connection.reset_on_close();
     }
 
     /// Counts the exchange out of the books.
