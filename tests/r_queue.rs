@@ -6,7 +6,7 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use support::{Backend, Client, Gate, TempFile, balancer, eventually};
+use support::{Backend, Client, Gate, TempFile, balancer, eventually, placed};
 use threadbare::balance::Condition;
 use threadbare::{Balancer, Config};
 
@@ -38,7 +38,7 @@ fn a_backend_never_has_more_than_its_limit_and_everybody_is_served_in_the_end() 
         asks(client, &format!("/{nth}"));
     }
     let asked = || backends.iter().map(|backend| backend.requests().len()).collect::<Vec<_>>();
-    eventually(|| balancer.counters().in_flight == 20, "all have asked");
+    eventually(|| placed(&balancer) == 20, "all have asked");
     eventually(|| asked() == [2, 2], "as many as there are places have been passed on");
     gate.open();
     for (nth, client) in clients.iter_mut().enumerate() {
@@ -60,7 +60,7 @@ fn whoever_waits_longest_is_served_first() {
         let mut client = Client::connect(balancer.address());
         asks(&mut client, &format!("/{nth}"));
         clients.push(client);
-        eventually(|| balancer.counters().in_flight == nth + 1, "this one has its place before the next one comes");
+        eventually(|| placed(&balancer) == nth + 1, "this one has its place before the next one comes");
     }
     gate.open();
     for client in &mut clients {
@@ -77,10 +77,7 @@ fn whoever_waits_holds_no_thread() {
     let balancer = balancer(&[&backend.url()], &["--max-in-flight", "1", "--workers", "1"]);
     let mut clients: Vec<Client> = (0..100).map(|_| Client::connect(balancer.address())).collect();
     clients.iter_mut().for_each(|client| asks(client, "/"));
-    eventually(
-        || balancer.counters().in_flight == 100 && backend.requests().len() == 1,
-        "one is served, the others wait",
-    );
+    eventually(|| placed(&balancer) == 100 && backend.requests().len() == 1, "one is served, the others wait");
     // The only worker there is has time for somebody else.
     let mut other = Client::connect(balancer.address());
     other.send(b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n");
@@ -100,7 +97,7 @@ fn whoever_finds_the_queue_full_is_told_at_once() {
     let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(balancer.address())).collect();
     for (nth, client) in clients.iter_mut().enumerate() {
         asks(client, "/");
-        eventually(|| balancer.counters().in_flight == nth + 1, "it has asked");
+        eventually(|| placed(&balancer) == nth + 1, "it has asked");
     }
     let mut late = Client::connect(balancer.address());
     asks(&mut late, "/");
@@ -145,12 +142,12 @@ fn a_client_that_leaves_loses_its_place() {
     backend.wait_for_requests(1);
     let mut leaver = Client::connect(balancer.address());
     asks(&mut leaver, "/left");
-    eventually(|| balancer.counters().in_flight == 2, "it waits");
+    eventually(|| placed(&balancer) == 2, "it waits");
     let mut last = Client::connect(balancer.address());
     asks(&mut last, "/last");
-    eventually(|| balancer.counters().in_flight == 3, "another waits behind it");
+    eventually(|| placed(&balancer) == 3, "another waits behind it");
     drop(leaver);
-    eventually(|| balancer.counters().in_flight == 2, "the leaver is noticed");
+    eventually(|| placed(&balancer) == 2, "the leaver is noticed");
     gate.open();
     assert_eq!(first.read_response("GET").text(), "/first");
     assert_eq!(last.read_response("GET").text(), "/last");
@@ -234,7 +231,7 @@ fn whoever_waits_goes_to_a_backend_that_is_well_again_though_nobody_else_comes()
     a.wait_until("it has the first", |record| record.requests.iter().any(|request| request.target == "/slow"));
     let mut waiting: Vec<Client> = (0..3).map(|_| Client::connect(balancer.address())).collect();
     waiting.iter_mut().for_each(|client| asks(client, "/"));
-    eventually(|| balancer.counters().in_flight == 4, "three wait");
+    eventually(|| placed(&balancer) == 4, "three wait");
     sick.store(true, Ordering::SeqCst);
     for client in &mut waiting {
         assert_eq!(client.read_response("GET").text(), "b");
@@ -258,7 +255,7 @@ fn nobody_waits_for_a_backend_that_is_down() {
             .wait_until("it has the first", |record| record.requests.iter().any(|request| request.target == "/slow"));
         let mut second = Client::connect(balancer.address());
         asks_tied(&mut second, "/", &pair);
-        eventually(|| balancer.counters().in_flight == 2, "another waits for the same backend");
+        eventually(|| placed(&balancer) == 2, "another waits for the same backend");
         well.store(false, Ordering::SeqCst);
         let answer = second.read_response("GET").text();
         assert!(answer.contains(expected), "{answer}");
@@ -276,7 +273,7 @@ fn who_waits_for_one_backend_is_in_nobodys_way_to_another_though_the_queue_is_fu
     let mut tied: Vec<Client> = (0..2).map(|_| Client::connect(balancer.address())).collect();
     for (nth, client) in tied.iter_mut().enumerate() {
         asks_tied(client, "/slow", &pair);
-        eventually(|| balancer.counters().in_flight == nth + 1, "it has asked");
+        eventually(|| placed(&balancer) == nth + 1, "it has asked");
     }
     let mut third = Client::connect(balancer.address());
     asks_tied(&mut third, "/", &pair);
@@ -294,14 +291,26 @@ fn who_waits_for_one_backend_is_in_nobodys_way_to_another_though_the_queue_is_fu
 
 #[test]
 fn who_asks_again_once_it_is_answered_never_meets_itself() {
-    let backend = Backend::echo();
-    let balancer = balancer(&[&backend.url()], &["--max-in-flight", "1", "--queue", "0"]);
-    for nth in 0..500 {
-        let mut client = Client::connect(balancer.address());
-        asks(&mut client, &format!("/{nth}"));
-        assert_eq!(client.read_response("GET").status, 200, "nobody else has asked");
+    // At once, in two pieces, in three.
+    for cuts in [&[][..], &[47], &[20, 49]] {
+        let backend = Backend::start(move |connection| {
+            while connection.read_request().is_some() {
+                let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+                let ends = cuts.iter().copied().chain([answer.len()]);
+                ends.fold(0, |begin, end| {
+                    connection.send(&answer[begin..end]);
+                    end
+                });
+            }
+        });
+        let balancer = balancer(&[&backend.url()], &["--max-in-flight", "1", "--queue", "0"]);
+        for _ in 0..500 {
+            let mut client = Client::connect(balancer.address());
+            asks(&mut client, "/");
+            assert_eq!(client.read_response("GET").text(), "ok", "nobody else has asked");
+        }
+        assert_eq!(backend.accepted(), 1, "the place is free, and its connection rests");
     }
-    assert_eq!(backend.accepted(), 1, "the place is free, and its connection rests");
 }
 
 #[test]
@@ -319,7 +328,7 @@ fn a_backend_that_is_only_full_is_waited_for_though_a_backup_is_idle() {
     let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(balancer.address())).collect();
     for (nth, client) in clients.iter_mut().enumerate() {
         asks(client, "/");
-        eventually(|| balancer.counters().in_flight == nth + 1, "it has asked");
+        eventually(|| placed(&balancer) == nth + 1, "it has asked");
     }
     eventually(|| balancer.figures().queue.length == 1, "one of two waits");
     gate.open();

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::{Backend, Client, Gate, balancer, eventually};
+use support::{Backend, Client, Gate, balancer, eventually, placed};
 use threadbare::Balancer;
 use threadbare::balance::{
     self, BackendSettings, BalanceSettings, Condition, Failure, PassiveHealth, RetrySettings, Rotation,
@@ -170,12 +170,12 @@ fn the_time_that_requests_wait_in_the_queue_is_not_a_backends_silence() {
         client.read_head("GET");
     }
     let waiting: Vec<Client> = (0..4).map(|_| asks("/")).collect();
-    eventually(|| balancer.counters().in_flight == 8, "four wait in the queue");
+    eventually(|| placed(&balancer) == 8, "four wait in the queue");
     thread::sleep(Duration::from_millis(1100)); // for longer than a backend may be silent
     bodies.open();
     backends.iter().for_each(|backend| drop(backend.wait_for_requests(4)));
     let last = asks("/"); // whoever chooses looks who stands still
-    eventually(|| balancer.counters().in_flight == 5, "the last one waits");
+    eventually(|| placed(&balancer) == 5, "the last one waits");
     let conditions = || balancer.figures().backends.iter().map(|backend| backend.condition).collect::<Vec<_>>();
     assert_eq!(conditions(), [Condition::Up; 2], "they have only just been asked");
     answers.open();

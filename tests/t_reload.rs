@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use program::{Program, command, free_port};
 use rustix::process::Signal;
-use support::{Backend, Client, Folder, Gate, eventually};
+use support::{Backend, Client, Folder, Gate, eventually, placed};
 use threadbare::balance::Condition;
 use threadbare::{Balancer, Config};
 
@@ -187,7 +187,7 @@ fn a_backend_that_stays_keeps_its_health_its_place_its_spares_and_its_counts() {
     assert_eq!(standing(), before, "nothing of that is forgotten");
     let mut third = Client::connect(balancer.address());
     third.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    eventually(|| balancer.counters().in_flight == 3, "it has asked");
+    eventually(|| placed(&balancer) == 3, "it has asked");
     assert_eq!(busy.requests().len(), 1, "the limit counts the one from before");
     gate.open();
     for client in clients.iter_mut().chain([&mut third]) {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use program::{Program, command};
-use support::{Backend, Client, Gate, Response, TempFile, eventually};
+use support::{Backend, Client, Gate, Response, TempFile, eventually, placed};
 use threadbare::live::LookUp;
 use threadbare::{Balancer, Config};
 
@@ -193,7 +193,7 @@ fn whoever_waits_in_the_queue_goes_to_the_addresses_that_there_are_now() {
         let mut client = Client::connect(balancer.address());
         client.send(format!("GET /{nth} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
         clients.push(client);
-        eventually(|| balancer.counters().in_flight == nth + 1, "this one waits before the next one comes");
+        eventually(|| placed(&balancer) == nth + 1, "this one waits before the next one comes");
     }
     full.wait_for_requests(1);
     names.says(&[&full, &new]);

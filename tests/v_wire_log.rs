@@ -187,6 +187,31 @@ fn a_body_in_chunks_is_told_piece_by_piece() {
 }
 
 #[test]
+fn a_connection_rests_before_the_client_has_the_end_of_the_answer() {
+    let gate = Gate::new();
+    let backend = Backend::start({
+        let gate = gate.clone();
+        move |connection| {
+            connection.read_request();
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+            gate.pass();
+            connection.send(b"ok");
+            connection.read_request();
+        }
+    });
+    let program = observed(&[&backend.url()]);
+    let mut client = Client::connect(program.address());
+    client.send(GET);
+    client.read_head("GET");
+    gate.open();
+    assert_eq!(client.read_rest().text(), "ok");
+    drop(client);
+    let name = backend.address().to_string();
+    let rests = (&*name, "rests as a spare");
+    follows(&story(&program, "#1"), &[("client", "> "), (&name, "< 2 B  \"ok\""), rests, ("client", "> 2 B  \"ok\"")]);
+}
+
+#[test]
 fn a_second_try_is_told_with_its_reason() {
     let (refusing, echo) = (Backend::refusing(), Backend::echo());
     let program = observed(&[&refusing.url(), &echo.url()]);

@@ -46,7 +46,8 @@ enum Decoder {
     UntilClose,
 }
 
-/// A piece of a body, among bytes that were read.
+/// A piece of a body, among bytes that were read: it has to be given on before others are read into their buffer.
+#[must_use]
 pub(super) struct Piece {
     data: Range<usize>,
     /// How many of the bytes belong to the body, its framing included.
@@ -177,8 +178,8 @@ impl Pump {
         }
     }
 
-    /// The same, but for the last piece: if that lies in the desk's buffer, the source is not needed any more, and `finish`
-    /// gives it on.
+    /// The same, but the last piece is handed out: it lies in the desk's buffer still, and nothing is wanted from the source
+    /// any more. `finish` gives it on. `None`: the sink has all, as after a pour to the end.
     pub(super) fn run_to_last(
         &mut self,
         from: &mut Connection,
@@ -368,16 +369,13 @@ impl Pump {
         Ok(if self.encoding == Encoding::Chunked { end } else { Vec::new() })
     }
 
-    /// Writes pieces, behind what is left over already, and keeps what the sink does not take.
+    /// Writes pieces, behind what is left over already, and keeps what the sink does not take. (Of a sink that is lost too:
+    /// it has not been delivered.)
     pub(super) fn send(&mut self, pieces: &[&[u8]], to: &mut Connection, desk: &mut Desk) -> Result<(), Halt> {
-        let written = if self.has_leftover() {
-            0
-        } else {
-            match to.write(pieces) {
-                Ok(n) => n,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(_) => return Err(Halt::SinkLost),
-            }
+        let outcome = if self.has_leftover() { Ok(0) } else { to.write(pieces) };
+        let (written, is_lost) = match outcome {
+            Ok(n) => (n, false),
+            Err(error) => (0, error.kind() != io::ErrorKind::WouldBlock),
         };
         desk.moved |= written > 0;
         let mut skip = written;
@@ -393,7 +391,7 @@ impl Pump {
         if !self.has_leftover() {
             self.room = self.room.saturating_mul(2);
         }
-        Ok(())
+        if is_lost { Err(Halt::SinkLost) } else { Ok(()) }
     }
 
     /// Writes what is left over.

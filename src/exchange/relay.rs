@@ -312,7 +312,7 @@ impl Exchange {
             None => self.download.flush(client, desk).map(|()| None),
         };
         if self.download.has_ended() {
-            self.release_backend(desk); // it need not wait for a slow reader; and is free before the client asks again
+            self.release_backend(desk); // it need not wait for a slow reader, nor a fast one meet itself
         }
         let last = outcome.map_err(of_download)?;
         if let Some(last) = last {
@@ -517,7 +517,6 @@ impl Exchange {
 
     /// The client has everything.
     fn finish(&mut self, client: &Connection, desk: &mut Desk) -> After {
-        self.release_backend(desk);
         self.count_out(None, 0, desk);
         match self.verdict.persistence {
             Persistence::Stays | Persistence::StaysByRequest => After::Stay,

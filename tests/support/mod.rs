@@ -48,6 +48,13 @@ pub(crate) fn eventually(condition: impl Fn() -> bool, what: &str) {
     }
 }
 
+/// How many exchanges have a place at a backend, or wait for one in the queue. (To have begun is less: two that have may
+/// come to the queue in the other order.)
+pub(crate) fn placed(balancer: &Balancer) -> usize {
+    let figures = balancer.figures();
+    figures.queue.length + figures.backends.iter().map(|backend| backend.in_flight).sum::<usize>()
+}
+
 /// Tries every row, so that one run tells of every row that fails.
 pub(crate) fn each<Row>(rows: impl IntoIterator<Item = Row>, test: impl Fn(Row)) {
     let rows: Vec<Row> = rows.into_iter().collect();
