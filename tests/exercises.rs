@@ -189,6 +189,7 @@ fn chapter_8_a_worker_sleeps_while_nobody_is_parked_and_no_deadline_is_missed() 
 fn chapter_9_a_dead_backend_is_passed_over() {
     let (alive, dead) = (Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"), Backend::refusing());
     let balancer = dummy(&[&dead, &alive]);
+    alive.wait_for_requests(1); // the look whether it listens: to the dummy a request, which takes a turn
     for _ in 0..10 {
         assert_eq!(ask(&balancer, GET).unwrap().status, 200);
     }
