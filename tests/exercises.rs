@@ -228,7 +228,7 @@ fn chapter_11_a_long_queue_is_served_from_its_end_and_a_short_one_from_its_begin
     for nth in 0..=13 {
         let mut client = Client::connect(balancer.address());
         client.send(format!("GET /{nth} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
-        eventually(|| placed(&balancer) == nth + 1, "it has begun");
+        eventually(|| placed(&balancer) == nth + 1, "it has its place, or waits");
         if nth == 0 {
             backend.wait_for_requests(1);
         }

@@ -1,8 +1,9 @@
 //! Where connections come from.
 //!
-//! A listening socket rings when somebody comes, and whoever hears it accepts: the workers, for their clients. So a newcomer
-//! wakes no thread that only hands it on. None of them ever waits here. Where no place or no descriptor is free, newcomers stay in the backlog, and
-//! the one who has found that out comes again a moment later; until then nobody else need try.
+//! A listening socket rings when somebody comes, and whoever hears it accepts: the workers, for their clients. So a
+//! newcomer wakes no thread that only hands it on. None of them ever waits here. Where no place or no descriptor is free,
+//! newcomers stay in the backlog, and the one who has found that out comes again a moment later; until then nobody else
+//! need try.
 //!
 //! The sockets may be changed meanwhile. A socket whose address stays is not touched, so nobody who connects to it
 //! notices; one that goes is emptied before it is closed, since closing it resets those who wait in its backlog. Sockets
