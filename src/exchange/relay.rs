@@ -227,7 +227,11 @@ impl Exchange {
     fn relay_both_ways(&mut self, client: &mut Connection, desk: &mut Desk) -> Result<After, Stop> {
         desk.moved = false;
         let up = match &mut self.leg {
-            Some(leg) => self.upload.run(client, leg, desk),
+            Some(leg) => {
+                let up = self.upload.run(client, leg, desk);
+                self.record.connect = leg.connect; // here: a swift backend may be through with its answer in this turn
+                up
+            }
             None => Ok(()), // the backend has said all it had to say
         };
         if self.said != Said::Head {
@@ -243,9 +247,6 @@ impl Exchange {
         };
         if desk.moved {
             self.progress = desk.now;
-        }
-        if let Some(leg) = &self.leg {
-            self.record.connect = leg.connect;
         }
         let wait = match (up, down) {
             (_, Ok(After::Stay)) => return Ok(self.finish(client, desk)),
