@@ -270,11 +270,14 @@ fn line_of_script(command: &str) -> String {
     let mut line = format!("{pause}printf '\\n%s\\n' '{MARK}'\n{command}\n");
     if is_background(command) {
         let mut words = command.split_whitespace();
-        let address = match words.next() {
-            Some("dummy") => words.next().map(|port| format!("127.0.0.1:{port}")),
-            Some(_) | None => words.skip_while(|word| *word != "--listen").nth(1).map(str::to_owned),
+        let addresses: Vec<String> = match words.next() {
+            // Its backends too: they may come to listen after it does.
+            Some("dummy") => {
+                words.map_while(|word| word.parse().ok()).map(|port: u16| format!("127.0.0.1:{port}")).collect()
+            }
+            Some(_) | None => words.skip_while(|word| *word != "--listen").skip(1).take(1).map(str::to_owned).collect(),
         };
-        if let Some(address) = address {
+        for address in addresses {
             line += &format!("wait_for {address}\n");
         }
     }
