@@ -920,15 +920,14 @@ fn a_new_connection_that_says_nothing_is_closed_silently() {
 fn an_idle_connection_is_closed_silently() {
     let timeout = Duration::from_millis(300);
     let house = House::with([good()], &["--idle-timeout", "300ms"]);
+    let began = Instant::now(); // of the idle time nobody here can tell just when it begins
     let mut client = house.client();
     for _request in 0..2 {
         client.send(GET.as_bytes());
         assert!(!client.read_response("GET").closes(), "{}", client.story());
     }
-    let idle = Instant::now();
     client.expect_closed();
-    // The idle time began when the answer was sent, a moment before it was read.
-    assert!(idle.elapsed() + Duration::from_millis(150) >= timeout, "after {:?} already", idle.elapsed());
+    assert!(began.elapsed() >= timeout, "after {:?} already", began.elapsed());
     house.comes_to_rest();
 }
 
@@ -944,8 +943,8 @@ fn half_a_head_is_given_up_in_time_however_it_drips() {
     let rows = heads.into_iter().flat_map(|head| [(head, false), (head, true)]);
     each_at_once(rows, |(head, drips)| {
         let house = House::with([good()], &["--head-timeout", "300ms"]);
-        let mut client = house.client();
         let began = Instant::now();
+        let mut client = house.client();
         client.send(head.as_bytes());
         let (address, mut stream) = (house.balancer.address(), client.second_hand());
         let stop = Arc::new(AtomicBool::new(!drips));
@@ -1024,13 +1023,13 @@ fn a_body_that_stops_is_given_up_in_time() {
     ];
     each_at_once(rows, |request| {
         let house = House::with([good()], &["--request-body-timeout", "300ms"]);
+        let began = Instant::now();
         let mut client = house.client();
         client.send(request.as_bytes());
-        let sent = Instant::now();
         let response = client.read_response("POST");
         assert_eq!(response.status, 408, "{}", client.story());
         assert!(response.text().contains("client-body-timeout") && response.closes(), "{}", client.story());
-        assert!(sent.elapsed() + Duration::from_millis(50) >= timeout, "after {:?} already", sent.elapsed());
+        assert!(began.elapsed() >= timeout, "after {:?} already", began.elapsed());
         client.expect_closed();
         drop(client);
         house.backends[0].wait_until("half a request is no request", |record| record.open == 0);
@@ -1112,8 +1111,8 @@ fn a_response_that_stops_is_cut_in_time() {
             })],
             &["--response-body-timeout", "300ms"],
         );
-        let mut client = house.client();
         let asked = Instant::now();
+        let mut client = house.client();
         client.send(format!("GET / HTTP/{version}\r\nHost: a\r\n\r\n").as_bytes());
         let cut = client.try_response("GET").expect_err("finished as if it were whole");
         assert!(cut.head.is_some() && b"hello".starts_with(&cut.body), "{}", client.story());

@@ -451,7 +451,7 @@ fn whoever_brings_no_header_or_nothing_behind_it_is_left_when_the_time_for_a_fir
     while let Some(byte) = header.next()
         && client.try_send(&[byte])
     {
-        std::thread::sleep(Duration::from_millis(10)); // eight tenths of a second in all
+        std::thread::sleep(Duration::from_millis(20)); // more than a second and a half in all
     }
     let (bytes, _) = client.try_to_end();
     assert!(header.next().is_some() && bytes.is_empty(), "the whole header was waited for");

@@ -158,7 +158,7 @@ fn the_time_that_requests_wait_in_the_queue_is_not_a_backends_silence() {
     };
     let backends = [backend(), backend()];
     let urls = backends.each_ref().map(Backend::url);
-    let flags = ["--max-in-flight", "2", "--stall-in-flight", "2", "--stall", "1s"];
+    let flags = ["--max-in-flight", "2", "--stall-in-flight", "2", "--stall", "2s"];
     let balancer = balancer(&[&urls[0], &urls[1]], &flags);
     let asks = |target: &str| {
         let mut client = Client::connect(balancer.address());
@@ -171,7 +171,7 @@ fn the_time_that_requests_wait_in_the_queue_is_not_a_backends_silence() {
     }
     let waiting: Vec<Client> = (0..4).map(|_| asks("/")).collect();
     eventually(|| placed(&balancer) == 8, "four wait in the queue");
-    thread::sleep(Duration::from_millis(1100)); // for longer than a backend may be silent
+    thread::sleep(Duration::from_millis(2200)); // for longer than a backend may be silent
     bodies.open();
     backends.iter().for_each(|backend| drop(backend.wait_for_requests(4)));
     let last = asks("/"); // whoever chooses looks who stands still

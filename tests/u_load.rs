@@ -135,7 +135,7 @@ fn the_time_that_a_client_takes_over_its_body_is_not_the_backends_latency() {
         });
         let slow = Backend::start(|connection| {
             while connection.read_request().is_some() {
-                thread::sleep(Duration::from_millis(200)); // the backend's slowness, not a wait
+                thread::sleep(Duration::from_millis(400)); // the backend's slowness, not a wait
                 connection.send(OK.as_bytes());
             }
         });
@@ -147,7 +147,7 @@ fn the_time_that_a_client_takes_over_its_body_is_not_the_backends_latency() {
         let mut client = Client::connect(balancer.address());
         client.send(format!("POST {target} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").as_bytes());
         client.send(b"1\r\na\r\n");
-        thread::sleep(Duration::from_millis(600)); // the client's slowness, not a wait
+        thread::sleep(Duration::from_millis(1200)); // the client's slowness, not a wait
         client.send(b"1\r\nb\r\n");
         if target == "/early" {
             assert_eq!(client.read_response("POST").status, 200);
@@ -168,7 +168,7 @@ fn how_long_a_backend_takes_is_told_by_the_head_of_its_answer_and_not_by_what_it
     let hinting = Backend::start(|connection| {
         while connection.read_request().is_some() {
             connection.send(b"HTTP/1.1 103 Early Hints\r\n\r\n");
-            thread::sleep(Duration::from_millis(600)); // the backend's slowness, not a wait
+            thread::sleep(Duration::from_millis(1500)); // the backend's slowness, not a wait
             connection.send(OK.as_bytes());
         }
     });
@@ -205,7 +205,7 @@ fn how_long_a_backend_takes_is_known_where_it_asks_for_the_body_first() {
             }
         })
     };
-    let (quick, slow) = (asking(50), asking(300));
+    let (quick, slow) = (asking(50), asking(1000));
     let balancer = balancer(&[&quick.url(), &slow.url()], &["--policy", "peak_ewma"]);
     let mut client = Client::connect(balancer.address());
     for nth in 1..=6 {
