@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType};
-use support::{Backend, Gate, PATIENCE, each, eventually};
+use support::{Backend, BlackHole, Gate, PATIENCE, each, eventually};
 use threadbare::balance::{ActiveHealth, Failure, Health, PassiveHealth, Standing};
 use threadbare::health::{Checker, Target};
 
@@ -212,6 +212,21 @@ fn any_address_of_a_backend_will_do() {
     let _checker = check(&[&asked, &connected]);
     backend.wait_until("both are checked", |record| record.whole() >= 8 && record.accepted >= 16);
     assert!(is_in(&asked) && is_in(&connected));
+}
+
+#[test]
+fn an_address_where_nobody_answers_leaves_the_others_their_time() {
+    let Some(hole) = BlackHole::open() else { return };
+    let good = saying("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let addresses = [hole.address(), good.address()];
+    for path in [Some("/"), None] {
+        let patient = ActiveHealth { timeout: Duration::from_secs(2), fall: 1, ..asking_for(path) };
+        let target = target(&addresses, "", patient);
+        let before = good.accepted();
+        let _checker = check(&[&target]);
+        good.wait_until("it is asked behind the other", |record| record.accepted > before + 1);
+        assert!(is_in(&target));
+    }
 }
 
 #[test]

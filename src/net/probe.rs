@@ -1,7 +1,8 @@
 //! Short connections that find out whether anybody is there, many at once, in one thread.
 //!
 //! A probe connects, says its words if it has any, and listens until its owner has heard enough. Each has a deadline
-//! of its own, and none waits for another. What the words mean is the owner's business.
+//! of its own, and none waits for another. Of several addresses each has its share of the time. What the words mean is the
+//! owner's business.
 
 use super::descriptors::is_shortage;
 use mio::event::Event;
@@ -93,8 +94,17 @@ impl Probes {
         addresses.reverse(); // the next one is popped
         match connect(&self.poll, number, &mut addresses) {
             Ok(socket) => {
-                let probe =
-                    Probe { socket, addresses, is_connected: false, words, said: 0, heard: Vec::new(), deadline };
+                let until = share(&addresses, deadline);
+                let probe = Probe {
+                    socket,
+                    addresses,
+                    until,
+                    is_connected: false,
+                    words,
+                    said: 0,
+                    heard: Vec::new(),
+                    deadline,
+                };
                 self.under_way.insert(number, probe);
             }
             Err(found) => self.over.push((number, found)),
@@ -113,17 +123,17 @@ impl Probes {
         loop {
             let mut over = std::mem::take(&mut self.over);
             let now = Instant::now();
-            self.under_way.retain(|number, probe| {
-                let is_late = now >= probe.deadline;
-                if is_late {
-                    over.push((*number, if probe.is_connected { Found::NoAnswer } else { Found::NoConnection }));
+            self.under_way.retain(|number, probe| match probe.overdue(&self.poll, *number, now) {
+                Some(found) => {
+                    over.push((*number, found));
+                    false
                 }
-                !is_late
+                None => true,
             });
             if !over.is_empty() || now >= until || self.is_stopped() {
                 return Ok(over);
             }
-            let next = self.under_way.values().map(|probe| probe.deadline).fold(until, Instant::min);
+            let next = self.under_way.values().map(Probe::patience).fold(until, Instant::min);
             // A millisecond more, since the kernel counts in whole ones and may round down.
             let patience = next.saturating_duration_since(now) + Duration::from_millis(1);
             match self.poll.poll(&mut self.events, Some(patience)) {
@@ -147,6 +157,8 @@ struct Probe {
     socket: TcpStream,
     /// Where else to try, the next one last.
     addresses: Vec<SocketAddr>,
+    /// Until then this address may let us in: a silent one leaves the others their time.
+    until: Instant,
     is_connected: bool,
     words: Vec<u8>,
     /// How many of the words have been said.
@@ -208,6 +220,23 @@ impl Probe {
         is_ended.then_some(Found::Cut)
     }
 
+    /// How long this is waited for.
+    fn patience(&self) -> Instant {
+        if self.is_connected { self.deadline } else { self.until }
+    }
+
+    /// What has become of it if its time is over: it may have another address to try.
+    fn overdue(&mut self, poll: &Poll, number: u64, now: Instant) -> Option<Found> {
+        if now < self.patience() {
+            return None;
+        }
+        match self.is_connected {
+            true => Some(Found::NoAnswer),
+            false if now >= self.deadline || self.addresses.is_empty() => Some(Found::NoConnection),
+            false => self.try_next(poll, number, ErrorKind::TimedOut.into()),
+        }
+    }
+
     fn try_next(&mut self, poll: &Poll, number: u64, error: io::Error) -> Option<Found> {
         if self.addresses.is_empty() {
             return Some(of_connecting(error));
@@ -215,11 +244,19 @@ impl Probe {
         match connect(poll, number, &mut self.addresses) {
             Ok(socket) => {
                 self.socket = socket;
+                self.until = share(&self.addresses, self.deadline);
                 None
             }
             Err(found) => Some(found),
         }
     }
+}
+
+/// Until when the address that is tried now may take its time, if these are to have as much.
+fn share(others: &[SocketAddr], deadline: Instant) -> Instant {
+    let now = Instant::now();
+    let parts = u32::try_from(others.len()).unwrap_or(u32::MAX).saturating_add(1);
+    now + deadline.saturating_duration_since(now) / parts
 }
 
 /// Begins to connect to the first of these that does not fail at once.

@@ -11,6 +11,7 @@
 mod backend;
 mod client;
 mod folder;
+mod hole;
 mod wire;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +24,7 @@ use threadbare::{Balancer, Config};
 pub(crate) use backend::{Backend, BackendSide, Received, Record};
 pub(crate) use client::{Client, Cut, Response};
 pub(crate) use folder::{Folder, TempFile};
+pub(crate) use hole::BlackHole;
 pub(crate) use wire::{End, Fields, Framing, Head, show};
 
 /// The longest that anything here waits. No test takes this long unless it is about to fail.
