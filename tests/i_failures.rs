@@ -11,15 +11,15 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
-use std::os::fd::OwnedFd;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketType};
-use support::{Backend, BackendSide, Client, End, Framing, Gate, PATIENCE, balancer, each, eventually};
+use support::{
+    Backend, BackendSide, BlackHole, Client, End, Framing, Gate, PATIENCE, TempFile, balancer, each, eventually,
+};
 use threadbare::Balancer;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -202,38 +202,28 @@ fn a_backend_that_refuses_is_a_bad_gateway() {
     });
 }
 
-/// An address where nobody answers, not even with a refusal, for as long as this lives.
-struct BlackHole {
-    address: SocketAddr,
-    _listener: OwnedFd,
-    _waiting: Vec<TcpStream>,
-}
-
-impl BlackHole {
-    /// A listener that never accepts, with a backlog that is full. None where the system does not work like that.
-    fn open() -> Option<Self> {
-        let listener = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-        rustix::net::bind(&listener, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
-        rustix::net::listen(&listener, 0).unwrap();
-        let address = SocketAddr::try_from(rustix::net::getsockname(&listener).unwrap()).unwrap();
-        let mut waiting = Vec::new();
-        while waiting.len() < 16 {
-            match TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
-                Ok(stream) => waiting.push(stream),
-                Err(_) => return Some(Self { address, _listener: listener, _waiting: waiting }),
-            }
-        }
-        None
+#[test]
+fn a_failure_is_told_as_what_it_is_where_the_others_drain_or_are_down() {
+    // Whoever can't be asked is nobody to try next: that would be a retry, and then the failure of having nobody.
+    let (refusing, silent, drains) =
+        (Backend::refusing(), Backend::start(|connection| _ = connection.read_request()), good());
+    for (sick, reason) in [(&refusing, "backend-refused"), (&silent, "backend-closed-before-response")] {
+        let one = format!("[[backend]]\nurl = \"{}\"\n", sick.url());
+        let file = TempFile::new(format!("{one}[[backend]]\nurl = \"{}\"\nstate = \"drain\"\n", drains.url()));
+        let balancer = balancer(&[], &["--config", file.path()]);
+        let (status, text) = ask(balancer.address(), GET);
+        assert!(status == 502 && text.contains(reason), "{status} {text:?}");
+        let figures = balancer.figures();
+        let retries: u64 = figures.backends.iter().map(|backend| backend.balance.retries).sum();
+        assert_eq!((figures.failed(), figures.refused(), retries), (1, 0, 0));
     }
+    assert!(drains.requests().is_empty());
 }
 
 #[test]
 fn a_connection_that_does_not_come_about_is_given_up_in_time() {
-    let Some(hole) = BlackHole::open() else {
-        println!("not tried: a full backlog does not keep anybody waiting on this system");
-        return;
-    };
-    let url = format!("http://{}", hole.address);
+    let Some(hole) = BlackHole::open() else { return };
+    let url = format!("http://{}", hole.address());
     let timeout = Duration::from_millis(300);
     each([GET, POST], |request| {
         let balancer = balancer(&[&url], &["--connect-timeout", "300ms"]);
@@ -254,12 +244,9 @@ fn a_connection_that_does_not_come_about_is_given_up_in_time() {
 
 #[test]
 fn a_client_that_leaves_while_we_connect_is_noticed() {
-    let Some(hole) = BlackHole::open() else {
-        println!("not tried: a full backlog does not keep anybody waiting on this system");
-        return;
-    };
+    let Some(hole) = BlackHole::open() else { return };
     each(["closes", "resets"], |how| {
-        let balancer = balancer(&[&format!("http://{}", hole.address)], &["--connect-timeout", "1h"]);
+        let balancer = balancer(&[&format!("http://{}", hole.address())], &["--connect-timeout", "1h"]);
         let mut client = Client::connect(balancer.address());
         client.send(GET.as_bytes());
         eventually(|| balancer.counters().in_flight == 1, "the request is under way");

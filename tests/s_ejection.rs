@@ -55,6 +55,22 @@ fn a_backend_that_fails_three_times_in_a_row_is_left_alone_until_a_trial_succeed
 }
 
 #[test]
+fn what_cannot_be_accepted_as_an_answer_counts_like_none() {
+    let rows = [
+        "SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n",
+    ];
+    for said in rows {
+        let (sick, sound) = (Backend::answering(said), Backend::answering(OK));
+        let balancer = balancer(&[&sick.url(), &sound.url()], &[]);
+        let failed = (0..20).filter(|_| ask(&balancer) == 502).count();
+        assert_eq!((failed, sick.requests().len()), (3, 3), "three failures in a row, and then nothing: {said:?}");
+    }
+}
+
+#[test]
 fn an_answer_in_between_makes_failures_forgotten() {
     let well = Arc::new(AtomicBool::new(true));
     let (moody, sound) = (moody(&well), Backend::answering(OK));

@@ -111,7 +111,7 @@ fn a_connection_is_told_of_though_its_answer_came_as_soon_as_it_stood() {
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
         connection.read_request();
     });
-    let program = Program::start(&[&backend.url()]);
+    let program = Program::start([&backend.url()]);
     let mut client = Client::connect(program.address());
     const EXCHANGES: usize = 300;
     for _ in 0..EXCHANGES {

@@ -129,6 +129,17 @@ fn without_expand_all_addresses_are_ways_to_one_backend() {
 }
 
 #[test]
+fn a_backend_is_not_held_to_account_for_an_address_while_it_has_another() {
+    let (refusing, refusing_too, good) = (Backend::refusing(), Backend::refusing(), named("good"));
+    for (second, status, ejections) in [(&good, 200, 0), (&refusing_too, 502, 1)] {
+        let names = NameServer::knowing(&[&refusing, second]);
+        let balancer = start("[[backend]]\nurl = \"http://pool.test\"\n", &["--failures", "1"], &names);
+        assert_eq!(ask(&balancer, GET).status, status);
+        assert_eq!(balancer.figures().backends.remove(0).balance.ejections, ejections, "{status}");
+    }
+}
+
+#[test]
 fn what_state_backup_and_limit_say_holds_for_each_address() {
     let (one, two, other) = (named("one"), named("two"), named("other"));
     let names = NameServer::knowing(&[&one, &two]);

@@ -319,6 +319,17 @@ impl Rotation {
         if fit(false).next().is_some() { fit(false).any(is_free) } else { fit(true).any(is_free) }
     }
 
+    /// Whether there is anybody whom a request that has been tried here and there could still go to, now or after a wait, and
+    /// be it for want of a better one.
+    pub fn has_any_left(&self, tried: &[usize], now: Instant) -> bool {
+        (0..self.members.len()).any(|nth| self.is_left(nth, tried, now))
+    }
+
+    fn is_left(&self, nth: usize, tried: &[usize], now: Instant) -> bool {
+        let member = &self.members[nth];
+        !member.drain && !tried.contains(&nth) && !matches!(self.standing(member, now), Standing::Down)
+    }
+
     /// One of those that are fit and have room.
     fn by_policy(&self, key: u64, fit: &impl Fn(&usize) -> bool, now: Instant) -> Option<Pick> {
         let number = self.turns.second.fetch_add(1, Ordering::Relaxed);
@@ -383,11 +394,7 @@ impl Rotation {
 
     /// Passive evidence has emptied the rotation: it is not trusted that far.
     fn last_resort(&self, tried: &[usize], now: Instant) -> Option<Pick> {
-        let ejected = || {
-            let members = self.members.iter().enumerate();
-            let members = members.filter(|(nth, member)| !member.drain && !tried.contains(nth));
-            members.filter(|(_, member)| !matches!(self.standing(member, now), Standing::Down)).map(|(nth, _)| nth)
-        };
+        let ejected = || (0..self.members.len()).filter(|&nth| self.is_left(nth, tried, now));
         let offset = self.turns.second.fetch_add(1, Ordering::Relaxed).checked_rem(ejected().count())?;
         let nth = ejected().nth(offset)?;
         let pick = self.try_out(nth, now).or_else(|| {

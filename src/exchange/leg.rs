@@ -33,12 +33,17 @@ impl Asked {
         }
     }
 
+    /// Whether the backend has an address that has not been tried.
+    pub(super) fn has_another_address(&self) -> bool {
+        self.addresses_tried + 1 < self.place.address_count()
+    }
+
     /// Goes on to the backend's next address, by a new connection. `false`: there is none.
     pub(super) fn try_next_address(&mut self) -> bool {
-        self.addresses_tried += 1;
-        if self.addresses_tried >= self.place.address_count() {
+        if !self.has_another_address() {
             return false;
         }
+        self.addresses_tried += 1;
         self.spare = None;
         self.address += 1;
         true

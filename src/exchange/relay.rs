@@ -218,6 +218,9 @@ impl Exchange {
         };
         let asked = self.leg.as_mut().map(|leg| &mut leg.asked).or(self.asked.as_mut());
         if let Some(asked) = asked.filter(|_| self.said != Said::Head) {
+            if failure == Failure::Refused && asked.has_another_address() {
+                return; // which is tried next: it may let us in
+            }
             let trial: Option<Trial> = asked.trial.take();
             self.snapshot.rotation.failed(&asked.place, failure, trial, desk.now);
         }
@@ -349,8 +352,6 @@ impl Exchange {
             return Err(Fault::of_response(Flaw::HeadTooLarge).into());
         }
         self.gather = Gather::of_response();
-        let trial = leg.asked.trial.take();
-        self.snapshot.rotation.answered(&mut leg.asked.place, trial, desk.now);
         desk.budget = desk.budget.saturating_sub(end);
         self.record.note_head(self.upload.done(), desk.now);
 
@@ -394,6 +395,7 @@ impl Exchange {
         }
         if response.is_interim() {
             leg.connection.put_back(behind);
+            self.note_answer(desk.now);
             client.note(format_args!("{}: an interim response", response.status));
             self.said = Said::Interim;
             self.upload.renew(desk.now); // a backend that says "102 Processing" is not late
@@ -411,6 +413,7 @@ impl Exchange {
             self.snapshot.rotation.note_latency(&leg.asked.place, took, desk.now);
         }
         if self.is_worth_another_try(response.status, desk.now) {
+            self.note_answer(desk.now);
             return Err(Reason::BackendRetryStatus.into());
         }
         let version = self.traits.version;
@@ -441,6 +444,7 @@ impl Exchange {
         let answer = Answer { version, persistence: self.verdict.persistence, date, via, cookie };
         forward_response(&response, &answer, out);
         if response.status == 101 {
+            self.note_answer(desk.now);
             return self.begin_tunnel(out, behind, client, desk).map(Some);
         }
         let encoding = if ending == Endings::Chunks { Encoding::Chunked } else { Encoding::Raw };
@@ -449,6 +453,7 @@ impl Exchange {
         self.download = Pump::new(response.framing, encoding, trailer_limit, response.connection_named());
         self.download.send(&[&interim], client, desk).map_err(of_download)?;
         let piece = self.download.take_in(behind).map_err(of_download)?;
+        self.note_answer(desk.now);
         if piece.used < behind.len() {
             self.verdict.spare_life = None; // bytes that nobody asked for: they go nowhere, and nor does the connection
         }
@@ -459,6 +464,14 @@ impl Exchange {
         self.said = Said::Head; // not before: a faulty first chunk can still be answered with a 502
         self.record.status = response.status;
         Ok(None)
+    }
+
+    /// The backend has answered, with what can be accepted: until that is known, it may be a failure yet.
+    fn note_answer(&mut self, now: Instant) {
+        if let Some(Leg { asked, .. }) = &mut self.leg {
+            let trial = asked.trial.take();
+            self.snapshot.rotation.answered(&mut asked.place, trial, now);
+        }
     }
 
     /// The cookie that ties the client to the backend that has answered, unless it has that one already.
@@ -546,20 +559,24 @@ impl Exchange {
             // A backend that closes a connection which it kept is no news: the same one, over a new connection.
             asked.spare = None;
             self.asked = Some(asked);
-        } else if fault.reason == Reason::BackendRetryStatus
-            || was_silent && may_repeat && self.repeats < REPEATS && self.snapshot.rotation.budget.try_withdraw(now)
-        {
+        } else if fault.reason == Reason::BackendRetryStatus || was_silent && may_repeat && self.may_go_elsewhere(now) {
             self.repeats += 1;
         } else {
             return false;
         }
         match &mut self.asked {
             Some(asked) => asked.place.awaits_backend(true, now),
-            None if self.tried.len() >= self.snapshot.rotation.members().len() => return false,
+            None if !self.snapshot.rotation.has_any_left(&self.tried, now) => return false,
             None => {}
         }
         self.upload.restart();
         true
+    }
+
+    /// Whether another backend may be sent what one has been sent: that costs a token, and there has to be somebody.
+    fn may_go_elsewhere(&self, now: Instant) -> bool {
+        let rotation = &self.snapshot.rotation;
+        self.repeats < REPEATS && rotation.has_any_left(&self.tried, now) && rotation.budget.try_withdraw(now)
     }
 
     /// How much of an answer the client has had.
