@@ -125,7 +125,12 @@ pub struct ConnectionOptions {
     pub upgrade: bool,
     /// Some field is named as hop-by-hop beyond those that always are.
     pub(super) names_fields: bool,
+    /// How many options there are, empty ones included.
+    count: usize,
 }
+
+/// More options than any head has use for: each field is compared with all that are named.
+const MOST_OPTIONS: usize = 100;
 
 impl ConnectionOptions {
     /// Takes in one Connection line.
@@ -134,6 +139,10 @@ impl ConnectionOptions {
     /// When it names a field that no hop may remove: whoever gets the rest would see another message.
     pub(super) fn add(&mut self, value: &[u8]) -> Result<(), Flaw> {
         for option in list(value) {
+            self.count += 1;
+            if self.count > MOST_OPTIONS {
+                return Err(Flaw::Syntax("Connection has more than 100 options"));
+            }
             match option {
                 o if o.eq_ignore_ascii_case(b"close") => self.close = true,
                 o if o.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,

@@ -1,7 +1,7 @@
 //! How the end of a body is known (RFC 9112 section 6).
 
 use super::*;
-use crate::http::{BodyFraming, ConnectionOptions, Endings, backend_may_be_reused, client_may_stay};
+use crate::http::{BodyFraming, Endings, backend_may_be_reused, client_may_stay};
 
 fn framing_of(start: &str, lines: &[&str]) -> Result<BodyFraming, Flaw> {
     let head = head(start, &[&["Host: a"], lines].concat());
@@ -248,5 +248,6 @@ fn a_connection_may_carry_another_exchange_when_both_sides_say_so() {
         }
         assert!(!backend_may_be_reused(Version::Http11, options, BodyFraming::UntilClose), "{lines:?}");
     }
-    assert_eq!(options(&["Connection: upgrade"]), ConnectionOptions { upgrade: true, ..ConnectionOptions::default() });
+    let upgrade = options(&["Connection: upgrade"]);
+    assert!(upgrade.upgrade && !upgrade.close && !upgrade.keep_alive && !upgrade.names_fields);
 }

@@ -77,6 +77,20 @@ fn connection_may_not_name_what_the_next_hop_must_have() {
 }
 
 #[test]
+fn connection_has_no_more_options_than_make_sense() {
+    // Each field is compared with all of them: thousands would be worth more time than the rest of the message.
+    for option in ["", "a", "close"] {
+        for (count, flaw) in [(100, None), (101, Some(SYNTAX)), (1500, Some(SYNTAX))] {
+            let half = |count: usize| format!("Connection: {}", vec![option; count].join(","));
+            let lines = [half(count / 2), half(count - count / 2)];
+            let lines = lines.each_ref().map(String::as_str);
+            assert_eq!(refusal_of_request(get(&lines)), flaw, "{count} times {option:?}");
+            assert_eq!(refusal_of_response(head("HTTP/1.1 200 OK", &lines)), flaw, "{count} times {option:?}");
+        }
+    }
+}
+
+#[test]
 fn nobody_can_name_our_own_fields_away() {
     let names = ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "X-Request-Id", "Via"];
     for name in names {
