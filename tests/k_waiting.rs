@@ -117,6 +117,27 @@ fn slow_reader(address: SocketAddr) -> TcpStream {
 }
 
 #[test]
+fn what_comes_behind_a_request_that_waits_is_left_with_the_kernel() {
+    const CLIENTS: usize = 200;
+    let gate = Gate::new();
+    let backend = backend(&gate);
+    let program = Program::start(["--access-log", "off", &backend.url()]);
+    get(&mut Client::connect(program.address()));
+    let memory = program.status("VmRSS").unwrap();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(program.address())).collect();
+    let behind = "x".repeat(60_000);
+    for client in &mut clients {
+        client.try_send(format!("GET /held HTTP/1.1\r\nHost: a\r\n\r\n{behind}").as_bytes());
+    }
+    backend.wait_until("they all wait", |record| {
+        record.requests.iter().filter(|request| request.target == "/held").count() == CLIENTS
+    });
+    let each = program.status("VmRSS").unwrap().saturating_sub(memory) / CLIENTS as u64;
+    assert!(each <= 32, "{each} KiB for each");
+    gate.open();
+}
+
+#[test]
 fn a_crowd_that_waits_takes_no_thread_and_holds_nobody_up() {
     let limit = descriptor_limit();
     let crowd = Crowd::within(limit);

@@ -12,7 +12,7 @@ pub(super) struct Gather {
 }
 
 /// Larger than most heads.
-const PORTION: usize = 2048;
+pub(super) const PORTION: usize = 2048;
 
 /// Why the head isn't there.
 #[derive(Debug)]

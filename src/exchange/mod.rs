@@ -50,7 +50,7 @@ use crate::metrics::WaitsFor;
 use crate::net::{Accepted, Connection, Presence, Promise, Wants, Watch};
 use answer::Body;
 use door::Unintroduced;
-use gather::{Gather, Gathered, Missing};
+use gather::{Gather, Gathered, Missing, PORTION};
 use linger::Linger;
 use record::{Carried, Named, Record};
 use relay::{After, Exchange, Said};
@@ -308,7 +308,11 @@ impl Client {
         };
         let check = |so_far: &[u8]| refuse_early(so_far, limits);
         let mut inbound = std::mem::take(&mut desk.inbound);
-        let gathered = begun.gather.read(&mut self.connection, &mut inbound, check);
+        // Room for the largest head, and not for more: what comes behind it would be kept for as long as the exchange waits.
+        // (What has come may be more than a reload allows since.)
+        let most = limits.head_bytes.max(begun.gather.so_far().len()) + PORTION;
+        let room = inbound.len().min(most);
+        let gathered = begun.gather.read(&mut self.connection, &mut inbound[..room], check);
         let outcome = match gathered {
             Ok(gathered) => {
                 desk.budget = desk.budget.saturating_sub(gathered.end);
