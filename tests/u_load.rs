@@ -307,9 +307,10 @@ fn a_body_beyond_its_limit_is_refused_however_it_is_framed() {
 }
 
 /// A balancer for which a client's rate counts after a tenth of a second, and must be this.
-fn hurried(backend: &Backend, lowest_rate: u64) -> Balancer {
-    let flags = ["--listen", "127.0.0.1:0", "--access-log", "off", "--backend", &backend.url()].map(str::to_owned);
-    let mut config = Config::from_args(flags).unwrap();
+fn hurried(backend: &Backend, lowest_rate: u64, more: &[&str]) -> Balancer {
+    let url = backend.url();
+    let flags = ["--listen", "127.0.0.1:0", "--access-log", "off", "--backend", &url];
+    let mut config = Config::from_args(flags.iter().chain(more).copied()).unwrap();
     config.load.lowest_rate = lowest_rate;
     config.load.rate_grace = Duration::from_millis(100);
     Balancer::start(config).unwrap()
@@ -319,7 +320,7 @@ fn hurried(backend: &Backend, lowest_rate: u64) -> Balancer {
 fn a_client_that_sends_its_body_too_slowly_is_told_however_often_a_byte_comes() {
     for (lowest_rate, status) in [(10_000, 408), (0, 200)] {
         let backend = Backend::echo();
-        let balancer = hurried(&backend, lowest_rate);
+        let balancer = hurried(&backend, lowest_rate, &[]);
         let mut client = Client::connect(balancer.address());
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
         let begun = Instant::now();
@@ -337,6 +338,25 @@ fn a_client_that_sends_its_body_too_slowly_is_told_however_often_a_byte_comes() 
 }
 
 #[test]
+fn a_client_that_waits_for_a_100_is_not_slow_its_backend_is() {
+    for hint in ["", "HTTP/1.1 103 Early Hints\r\n\r\n"] {
+        let backend = Backend::start(move |connection| {
+            connection.read_head();
+            connection.send(hint.as_bytes());
+            connection.read_to_end();
+        });
+        let balancer = hurried(&backend, 10_000, &["--request-body-timeout", "1s"]);
+        let mut client = Client::connect(balancer.address());
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n");
+        if !hint.is_empty() {
+            assert_eq!(client.read_interim().status, 103);
+        }
+        let answer = client.read_response("POST");
+        assert!(answer.status == 504 && answer.text().contains("backend-body-timeout"), "{answer:?}");
+    }
+}
+
+#[test]
 fn a_client_that_takes_its_answer_too_slowly_is_cut_off() {
     let backend = Backend::start(|connection| {
         if connection.read_request().is_some() {
@@ -345,7 +365,7 @@ fn a_client_that_takes_its_answer_too_slowly_is_cut_off() {
         }
     });
     // What the kernel keeps for a client has been taken, as far as anybody can tell: so it must be a lot.
-    let balancer = hurried(&backend, 900_000_000);
+    let balancer = hurried(&backend, 900_000_000, &[]);
     let mut client = Client::connect(balancer.address());
     client.send(GET.as_bytes());
     client.read_head("GET");
@@ -372,7 +392,7 @@ fn a_backend_that_is_slow_costs_its_client_nothing() {
             connection.send(b"0\r\n\r\n");
         }
     });
-    let balancer = hurried(&backend, 900_000_000);
+    let balancer = hurried(&backend, 900_000_000, &[]);
     assert_eq!(ask(&balancer, GET).body.len(), 30);
 }
 

@@ -123,6 +123,99 @@ fn a_connection_is_told_of_though_its_answer_came_as_soon_as_it_stood() {
 }
 
 #[test]
+fn what_is_waited_for_is_the_answer_that_goes_on() {
+    let pause = Duration::from_millis(300);
+    let micros = u64::try_from(pause.as_micros()).unwrap();
+    let wait = |flags: &[&str], exchange: &dyn Fn(&mut Client)| {
+        let line = line_about(&[&["--access-log", "json"], flags].concat(), exchange);
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["status"], 200, "{line}");
+        value["first_byte_us"].as_u64()
+    };
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+    // What comes before it is not it.
+    let asking = Backend::start(move |connection| {
+        connection.read_head();
+        connection.send(b"HTTP/1.1 100 Continue\r\n\r\n");
+        connection.read_rest();
+        thread::sleep(pause); // the backend's slowness, not a wait
+        connection.send(OK);
+    });
+    let told = wait(&[&asking.url()], &|client| {
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+        client.read_interim();
+        client.send(b"a");
+        client.read_response("POST");
+    });
+    assert!(told >= Some(micros), "{told:?}");
+
+    // Nor is one that is passed over.
+    let failing = Backend::start(move |connection| {
+        connection.read_request();
+        thread::sleep(10 * pause); // the backend's slowness, not a wait
+        connection.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
+    });
+    let (failing, good) = (failing.url(), always_ok());
+    let told = wait(&["--retry-status", "503", &failing, &good.url()], &|client| {
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.read_response("GET");
+    });
+    assert!(told.is_some_and(|told| told < 10 * micros), "{told:?}");
+
+    // One that came before the request's end was not waited for.
+    let hasty = Backend::start(move |connection| {
+        connection.read_head();
+        connection.send(OK);
+        connection.read_rest();
+    });
+    let told = wait(&[&hasty.url()], &|client| {
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n");
+        client.read_head("POST");
+        client.send(b"0\r\n\r\n");
+        client.read_body_bytes(2);
+    });
+    assert_eq!(told, None);
+}
+
+#[test]
+fn who_waited_in_the_queue_in_vain_is_told_of_with_the_time() {
+    let gate = Gate::new();
+    let backend = Backend::start({
+        let gate = gate.clone();
+        move |connection| {
+            connection.read_request();
+            gate.pass();
+        }
+    });
+    let flags = ["--access-log", "json", "--max-in-flight", "1", "--queue-timeout", "300ms", &backend.url()];
+    let program = Program::start(flags);
+    let mut first = Client::connect(program.address());
+    first.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    backend.wait_for_requests(1);
+    let mut second = Client::connect(program.address());
+    assert_eq!(get(&mut second, "/"), 503);
+    let line = program.stdout.wait_for_lines(1).remove(0);
+    let value: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(value["reason"], "queue-timeout", "{line}");
+    assert!(value["queue_us"].as_u64() >= Some(300_000), "{line}");
+    gate.open();
+}
+
+#[test]
+fn a_client_that_resets_is_gone_wherever_it_was() {
+    let backend = Backend::start(|connection| _ = connection.read_request());
+    for sent in ["Content-Length: 5\r\n\r\nhell", "Transfer-Encoding: chunked\r\n\r\n5\r\nhell"] {
+        let program = Program::start([backend.url()]);
+        let mut client = Client::connect(program.address());
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{sent}").as_bytes());
+        client.abort();
+        let line = program.stdout.wait_for_lines(1).remove(0);
+        assert!(line.contains(" 499 ") && line.ends_with(" client-gone"), "{line}");
+    }
+}
+
+#[test]
 fn the_bytes_of_both_bodies_are_told_without_their_framing() {
     let backend = Backend::start(|connection| {
         while let Some(request) = connection.read_request() {

@@ -202,6 +202,7 @@ impl Pump {
                 self.pass_on(left, from, to, room, desk)?;
                 continue;
             }
+            self.is_blocked = false; // nothing of the source is held back now
             let piece = match from.read(&mut desk.inbound[..room]) {
                 Ok(0) => self.source_ended()?,
                 Ok(n) => {

@@ -78,9 +78,9 @@ pub(super) struct Record {
     pub(super) queued: Duration,
     /// How long the last connection took to come about.
     pub(super) connect: Option<Duration>,
-    /// From the request's last byte to the first head of an answer.
+    /// From the request's last byte to the head of the answer; none if the answer came before.
     pub(super) first_byte: Option<Duration>,
-    /// From the request's first byte to the same.
+    /// From the request's first byte to the head of the answer.
     pub(super) head: Option<Duration>,
 }
 
@@ -100,10 +100,10 @@ impl Record {
         }
     }
 
-    /// The first head of an answer has come; this is when the request's last byte had gone.
-    pub(super) fn note_head(&mut self, sent: Instant, now: Instant) {
-        self.first_byte.get_or_insert(now.saturating_duration_since(sent));
-        self.head.get_or_insert(now.saturating_duration_since(self.began));
+    /// The head of the answer has come; this is when the request's last byte had gone, if it had.
+    pub(super) fn note_head(&mut self, sent: Option<Instant>, now: Instant) {
+        self.first_byte = sent.map(|sent| now.saturating_duration_since(sent));
+        self.head = Some(now.saturating_duration_since(self.began));
     }
 
     /// Counts the exchange out of the books, with a line in the log.

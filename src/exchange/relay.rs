@@ -71,7 +71,8 @@ struct Traits {
     is_idempotent: bool,
     is_bodiless: bool,
     may_stay: bool,
-    expects_continue: bool,
+    /// It asked for a 100, which has not come yet.
+    awaits_continue: bool,
     /// The protocols that it offers to upgrade to.
     offered: Box<[Box<str>]>,
 }
@@ -123,7 +124,7 @@ impl Exchange {
                 is_idempotent: matches!(request.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"),
                 is_bodiless: request.framing == BodyFraming::None,
                 may_stay: client_may_stay(request.version, request.options),
-                expects_continue: request.expects_continue,
+                awaits_continue: request.expects_continue,
                 offered: match request.upgrades {
                     true => request.offered_protocols().map(Box::from).collect(),
                     false => Box::default(),
@@ -244,32 +245,33 @@ impl Exchange {
             }
         }
         desk.leave_a_share();
-        let down = match up {
-            Err(Stop::Fault(fault)) => Err(Stop::Fault(fault)),
-            Ok(()) | Err(Stop::NotYet(_)) => self.download(client, desk),
+        let up = match up {
+            Ok(()) => Wait::NOTHING,
+            Err(Stop::NotYet(wait)) => wait,
+            Err(Stop::Fault(fault)) => return Err(fault.into()),
         };
+        let down = self.download(client, desk);
         if desk.moved {
             self.progress = desk.now;
         }
-        let wait = match (up, down) {
-            (_, Ok(After::Stay)) => return Ok(self.finish(client, desk)),
-            (_, Ok(after)) => return Ok(after),
-            (_, Err(Stop::Fault(fault))) => return Err(Stop::Fault(fault)),
-            (Ok(()), Err(Stop::NotYet(wait))) => wait,
-            (Err(Stop::NotYet(up)), Err(Stop::NotYet(down))) => up.and(down),
-            (Err(Stop::Fault(fault)), Err(Stop::NotYet(_))) => return Err(Stop::Fault(fault)),
+        let wait = match down {
+            Ok(After::Stay) => return Ok(self.finish(client, desk)),
+            Ok(after) => return Ok(after),
+            Err(Stop::NotYet(wait)) => up.and(wait),
+            Err(Stop::Fault(fault)) => return Err(fault.into()),
         };
         if let Sending::Broken(Some(fault)) = self.upload.state {
-            return Err(fault.into()); // the client broke its request off: what the backend had said before is through
+            // The client broke its request off: what the backend had said before is through.
+            return Err(if client.is_broken() { Reason::ClientGone.into() } else { fault.into() });
         }
-        if wait.client.is_for_bytes() {
+        if wait.client.is_for_bytes() && !self.awaits_backend() {
             self.wait_for_client(desk)?;
         }
         self.watch_for_leaving(client, wait)
     }
 
-    /// A reset means that the client is gone. So does, while a whole request waits for its backend, its end of file with
-    /// nothing unread before it.
+    /// A reset means that the client is gone. So does, while its backend has more to give to a whole request, its end of file
+    /// with nothing unread before it.
     fn watch_for_leaving(&mut self, client: &Connection, wait: Wait) -> Result<After, Stop> {
         if client.is_broken() {
             return Err(Reason::ClientGone.into());
@@ -353,7 +355,6 @@ impl Exchange {
         }
         self.gather = Gather::of_response();
         desk.budget = desk.budget.saturating_sub(end);
-        self.record.note_head(self.upload.done(), desk.now);
 
         let mut out = std::mem::take(&mut desk.out);
         let mut inbound = std::mem::take(&mut desk.inbound);
@@ -398,6 +399,7 @@ impl Exchange {
             self.note_answer(desk.now);
             client.note(format_args!("{}: an interim response", response.status));
             self.said = Said::Interim;
+            self.traits.awaits_continue &= response.status != 100;
             self.upload.renew(desk.now); // a backend that says "102 Processing" is not late
             if self.traits.version == Version::Http11 {
                 forward_interim(&response, self.snapshot.config.via, out);
@@ -416,6 +418,7 @@ impl Exchange {
             self.note_answer(desk.now);
             return Err(Reason::BackendRetryStatus.into());
         }
+        self.record.note_head((self.upload.state != Sending::Going).then(|| self.upload.done()), desk.now);
         let version = self.traits.version;
         let ending = Endings::of(response.framing, version);
         let stays = self.traits.may_stay
@@ -449,9 +452,7 @@ impl Exchange {
         }
         let encoding = if ending == Endings::Chunks { Encoding::Chunked } else { Encoding::Raw };
         let trailer_limit = self.snapshot.config.response_head_bytes;
-        let interim = self.download.take_leftover();
         self.download = Pump::new(response.framing, encoding, trailer_limit, response.connection_named());
-        self.download.send(&[&interim], client, desk).map_err(of_download)?;
         let piece = self.download.take_in(behind).map_err(of_download)?;
         self.note_answer(desk.now);
         if piece.used < behind.len() {
@@ -540,8 +541,8 @@ impl Exchange {
         }
     }
 
-    /// Whether, and where, the request is tried again after this fault: never once a byte of an answer has come, and
-    /// only if it is still whole in memory.
+    /// Whether, and where, the request is tried again after this fault: never once a byte of an answer has come, but for one
+    /// that is passed over, and only if it is still whole, in memory or in the client's hands.
     fn tries_again(&mut self, fault: &Fault, now: Instant) -> bool {
         let leg = self.leg.take(); // whatever happens next, this connection is spent
         let was_spare = leg.as_ref().is_some_and(Leg::is_spare);
@@ -592,7 +593,7 @@ impl Exchange {
     /// Which spares will do. If one turns out to be dead, the request is said again, as long as that can be done: some of a
     /// body that streams is gone then, unless its client waits for a 100.
     fn need(&self, client: &Connection) -> Need {
-        let stays_whole = self.upload.is_read() || self.traits.expects_continue && client.is_quiet();
+        let stays_whole = self.upload.is_read() || self.traits.awaits_continue && client.is_quiet();
         if self.traits.is_idempotent && stays_whole { Need::Alive } else { Need::Sure }
     }
 
@@ -629,6 +630,7 @@ impl Exchange {
     /// Counts the exchange out of the books. `reason`: why it did not go as the client hoped; `own_answer`: how many
     /// bytes of a body our own answer to that has.
     pub(super) fn count_out(&mut self, reason: Option<Reason>, own_answer: u64, desk: &mut Desk) {
+        self.leave_queue(desk); // in vain
         let bytes_out = match self.said {
             Said::Head => self.download.delivered(),
             Said::Nothing | Said::Interim => own_answer,

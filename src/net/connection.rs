@@ -175,6 +175,7 @@ impl Connection {
         }
         let Some(reason) = self.take_reason() else { return Err(ErrorKind::WouldBlock.into()) };
         let outcome = retry_interrupted(|| Ok(recv(&self.socket, &mut *buffer, RecvFlags::empty())?.1));
+        let outcome = outcome.map_err(|error| self.heed_loss(error));
         self.ear.hear(self.number, || Call::Read(outcome.as_ref().map(|&n| &buffer[..n])));
         self.heed_read(&outcome, buffer.len(), reason);
         match outcome {
@@ -224,7 +225,7 @@ impl Connection {
             return Err(Stuck::Sink(ErrorKind::WouldBlock.into()));
         }
         let Some(reason) = self.take_reason() else { return Err(Stuck::Source(ErrorKind::WouldBlock.into())) };
-        let outcome = retry_interrupted(|| self.socket.peek(buffer));
+        let outcome = retry_interrupted(|| self.socket.peek(buffer)).map_err(|error| self.heed_loss(error));
         self.heed_read(&outcome, buffer.len(), reason);
         let seen = match outcome {
             Ok(seen) if seen > 0 => seen,
@@ -431,7 +432,8 @@ impl Connection {
         }
     }
 
-    /// Lets others go first: what is ready already comes as a new event, behind theirs.
+    /// Lets others go first: what is ready already comes as a new event, behind theirs. (Not where the end is known: that is
+    /// reason enough to go on, for as long as there is something before it.)
     ///
     /// # Errors
     /// The kernel's.
@@ -479,7 +481,7 @@ impl Connection {
 
     /// Whether the kernel has said that the connection is broken. What came before may still be read.
     pub fn is_broken(&self) -> bool {
-        self.hints.read(self.key) & BROKEN != 0
+        self.hints.read(self.key) & (BROKEN | LOST) != 0
     }
 
     /// Ends our direction: the peer reads to the end, and may still send.

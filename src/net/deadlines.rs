@@ -48,7 +48,7 @@ impl Deadlines {
     }
 
     pub(super) fn set(&self, descriptor: u32, deadline: Instant, kind: u8) {
-        // Rounded up: never early.
+        // Rounded up: early by no more than the turns take that were before this one in a batch.
         let tick = u64::from(self.tick_at(deadline)) + 1;
         self.words.at(descriptor).store(tick << KIND_BITS | u64::from(kind), Ordering::Relaxed);
     }

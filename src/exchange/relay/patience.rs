@@ -74,7 +74,7 @@ impl Exchange {
             return false;
         }
         // A client that asked for a 100 waits for the backend as we do.
-        let is_asked = self.traits.expects_continue && self.said == Said::Nothing && self.upload.is_whole();
+        let is_asked = self.traits.awaits_continue && self.said != Said::Head && self.upload.is_whole();
         self.upload.state != Sending::Going || self.upload.waits_for_backend() || is_asked
     }
 

@@ -59,7 +59,8 @@ impl Exchange {
         (self.snapshot, self.tried) = (new, tried);
     }
 
-    fn leave_queue(&mut self, desk: &Desk) {
+    /// It waits no longer, whatever the reason.
+    pub(super) fn leave_queue(&mut self, desk: &Desk) {
         if let Some(waiting) = self.waiting.take() {
             self.record.queued += desk.now.saturating_duration_since(waiting.joined());
         }
