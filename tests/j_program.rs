@@ -659,6 +659,8 @@ fn a_log_level_in_the_environment_that_is_none_is_refused() {
     for words in ["loud", "RUST_LOG", "debug"] {
         assert!(stderr.contains(words), "no {words:?} in: {stderr}");
     }
+    let output = program::output(command().env("RUST_LOG", "").args(["--check", "127.0.0.1:9"]));
+    assert!(output.status.success(), "one that is empty is none: {}", text(&output.stderr));
 }
 
 // The demonstration.

@@ -39,7 +39,7 @@ pub(super) fn judge(request: &Request<'_, '_>, settings: &AdminSettings) -> Resu
     }
     let path = str::from_utf8(request.path_without_query()).unwrap_or_default();
     let Some(wish) = wish(path) else {
-        let right = "404: there are /, /table, /healthz, /readyz, /stats.json, /metrics, /events and /backends/NAME/drain or ready";
+        let right = "404: there are /, /table, /docs/NAME, /healthz, /readyz, /stats.json, /metrics, /events and /backends/NAME/drain or ready";
         return Err(Answer::line(404, right));
     };
     if request.framing != BodyFraming::None {

@@ -164,7 +164,7 @@ fn waited(backend: &BackendFigures, view: &View) -> u64 {
 /// The word for it, why it is so, and the time until a trial is due.
 pub(super) fn condition(backend: &BackendFigures) -> (&'static str, &'static str, Option<Duration>) {
     match backend.condition {
-        Condition::Down => ("down", "its checks fail", None),
+        Condition::Down => ("down", "its checks fail, or its name has no address", None),
         Condition::Ejected(why, due) => ("ejected", why.word(), Some(due)),
         Condition::OnTrial(why) => ("trial", why.word(), None),
         Condition::Up if backend.drain => ("drain", "it is to get nothing new", None),

@@ -62,7 +62,7 @@ pub enum Condition {
     Ejected(Why, Duration),
     /// Out on passive evidence, and a request is trying it.
     OnTrial(Why),
-    /// Out because its checks fail.
+    /// Out because its checks fail, or its name has no address.
     Down,
 }
 

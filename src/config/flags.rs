@@ -139,7 +139,8 @@ fn flag(key: &'static Key<Config>, defaults: &Config) -> Arg {
         Some(choices) => arg.value_parser(PossibleValuesParser::new(choices)),
         None => arg.value_parser(|text: &str| (key.read)(&mut Config::defaults(), text).map(|()| text.to_owned())),
     };
-    let arg = if key.path == "log.level" { arg.env("RUST_LOG") } else { arg };
+    let is_empty = || std::env::var_os("RUST_LOG").is_some_and(|level| level.is_empty()); // as if it were not there
+    let arg = if key.path == "log.level" && !is_empty() { arg.env("RUST_LOG") } else { arg };
     match (key.show)(defaults).into_iter().next() {
         _ if key.is_list() => arg.action(ArgAction::Append),
         Some(default) if key.unset.is_none() => arg.default_value(default),

@@ -202,7 +202,6 @@ impl Pump {
                 self.pass_on(left, from, to, room, desk)?;
                 continue;
             }
-            self.is_blocked = false; // nothing of the source is held back now
             let piece = match from.read(&mut desk.inbound[..room]) {
                 Ok(0) => self.source_ended()?,
                 Ok(n) => {
@@ -397,6 +396,7 @@ impl Pump {
 
     /// Writes what is left over.
     pub(super) fn flush(&mut self, to: &mut Connection, desk: &mut Desk) -> Result<(), Halt> {
+        self.is_blocked = false; // unless it turns out again
         while self.has_leftover() {
             match to.write(&[&self.leftover[self.taken..]]) {
                 Ok(n) => {
