@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// So that workers seldom want the same lock: each is held for one look into a table.
+/// So that workers seldom want the same lock: each is held for one look into a table, or while one table is swept.
 const SHARDS: usize = 16;
 
 const SECOND: u64 = 1_000_000_000; // ns

@@ -125,7 +125,7 @@ impl Rounds {
             }
             self.watched.insert(key, watched);
         }
-        // The rest is gone. Its health must not be, before its last question is answered: another might get its address.
+        // The rest is gone, and nobody hears what its last questions find: another might get the address that it is known by.
         for (key, gone) in before {
             if gone.is_checking || gone.is_knocking {
                 self.asking.retain(|_, (asked, _)| *asked != key);

@@ -1,7 +1,8 @@
 //! The same backend for the same key, and numbers that look random.
 //!
 //! Everything here gives the same answer in every process, on every machine and in every version: two balancers side by
-//! side agree, and a restart moves nobody. (std's hasher promises none of that.) The functions are small and public;
+//! side agree, and a restart moves nobody. (std's hasher promises none of that. The last bit of a logarithm may differ between
+//! systems: that moves a key in some million millions.) The functions are small and public;
 //! whoever may choose keys can choose them so that they meet at one backend. The bound on a backend's load is the cure.
 
 use super::Candidate;
