@@ -128,6 +128,46 @@ fn without_expand_all_addresses_are_ways_to_one_backend() {
     assert_eq!([share(&answers, "two"), share(&answers, "other")], [10, 10]);
 }
 
+/// One backend, wherever its name is.
+const ONE: &str = "[[backend]]\nname = \"one\"\nurl = \"http://one.test\"\n";
+
+#[test]
+fn where_a_name_has_moved_the_next_request_goes_there_however_many_connections_were_kept() {
+    let (old, new) = (named("old"), named("new"));
+    let names = NameServer::knowing(&[&old]);
+    let balancer = start(ONE, &["--spare-timeout", "1h"], &names);
+    assert_eq!(share(&answers(&balancer, 4), "old"), 4);
+    names.says(&[&new, &old]);
+    names.is_heard();
+    assert_eq!(
+        (share(&answers(&balancer, 4), "old"), old.accepted()),
+        (4, 1),
+        "it is still there: so is its connection"
+    );
+    names.says(&[&new]);
+    names.is_heard();
+    assert_eq!(share(&answers(&balancer, 4), "new"), 4);
+    old.wait_until("nothing is kept to where nobody goes", |record| record.open == 0);
+}
+
+#[test]
+fn what_is_under_way_when_a_name_moves_is_finished_and_its_connection_is_not_kept() {
+    let gate = Gate::new();
+    let (old, new) = (gated("old", &gate), named("new"));
+    let names = NameServer::knowing(&[&old]);
+    let balancer = start(ONE, &["--spare-timeout", "1h"], &names);
+    let mut client = Client::connect(balancer.address());
+    client.send(GET.as_bytes());
+    old.wait_for_requests(1);
+    names.says(&[&new]);
+    names.is_heard();
+    gate.open();
+    assert_eq!(client.read_response("GET").text(), "old");
+    client.send(GET.as_bytes());
+    assert_eq!(client.read_response("GET").text(), "new");
+    old.wait_until("its connection is closed", |record| record.open == 0);
+}
+
 #[test]
 fn a_backend_is_not_held_to_account_for_an_address_while_it_has_another() {
     let (refusing, refusing_too, good) = (Backend::refusing(), Backend::refusing(), named("good"));

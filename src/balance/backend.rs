@@ -6,7 +6,7 @@ use super::{Account, Books, Ewma, Health, Origin};
 use crate::net::Connection;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ pub struct Backend {
     pub origin: Origin,
     /// Where it is; empty while its name has no address.
     addresses: RwLock<Arc<[SocketAddr]>>,
+    /// How often one of them has gone. Changes under their lock; a connection has on it what it was when it was dialled.
+    moves: AtomicU32,
     /// Which of them answered last.
     preferred: AtomicUsize,
     /// Whether it is fit for requests.
@@ -59,6 +61,7 @@ impl Backend {
             name: name.into(),
             origin,
             addresses: RwLock::new(addresses.into()),
+            moves: AtomicU32::new(0),
             preferred: AtomicUsize::new(0),
             health: Arc::new(Health::of_account(Instant::now(), Some(Arc::clone(&account)))),
             latency: Ewma::new(Instant::now()),
@@ -98,11 +101,15 @@ impl Backend {
     /// # Errors
     /// The kernel's, for what it can say at once.
     pub fn dial(&self, client: &Connection, nth: usize) -> io::Result<Connection> {
-        let addresses = self.addresses();
+        let (addresses, moves) = {
+            let addresses = self.addresses.read().unwrap_or_else(PoisonError::into_inner);
+            (Arc::clone(&addresses), self.moves.load(Ordering::SeqCst))
+        };
         let nth = nth.checked_rem(addresses.len());
         let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         let address = nth.and_then(|nth| addresses.get(nth)).ok_or_else(none)?;
-        let connection = client.dial(*address)?;
+        let mut connection = client.dial(*address)?;
+        connection.set_mark(moves);
         self.account.dials.fetch_add(1, Ordering::Relaxed);
         Ok(connection)
     }
@@ -137,22 +144,29 @@ impl Backend {
         addresses
     }
 
-    /// Its name has been looked up again. Says whether that has changed anything; another order of the same is no
-    /// change, since many name servers give them in turns.
+    /// Its name has been looked up again. Says whether that has changed anything; the same in another order, or one of
+    /// them twice, is no change, since many name servers give them in turns. Once an address is gone, no connection is
+    /// kept that was dialled before.
     pub fn move_to(&self, addresses: &[SocketAddr]) -> bool {
-        let before = self.addresses();
-        if before.len() == addresses.len() && addresses.iter().all(|address| before.contains(address)) {
+        let mut current = self.addresses.write().unwrap_or_else(PoisonError::into_inner);
+        let none_is_gone = current.iter().all(|one| addresses.contains(one));
+        if none_is_gone && addresses.iter().all(|one| current.contains(one)) {
             return false;
         }
-        *self.addresses.write().unwrap_or_else(PoisonError::into_inner) = addresses.into();
+        *current = addresses.into();
+        if !none_is_gone {
+            self.moves.fetch_add(1, Ordering::SeqCst);
+        }
+        drop(current);
         self.preferred.store(0, Ordering::Relaxed);
+        self.let_go();
         true
     }
 
     /// It is configured no more: what it still has in flight is finished, and nothing is kept.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::SeqCst);
-        while self.spares.close_oldest() {}
+        self.let_go();
     }
 
     /// Whether it is configured no more.
@@ -162,9 +176,19 @@ impl Backend {
 
     /// Keeps a connection for the next request, at most for `life`; and no more of them than there were ever exchanges at once.
     pub fn rest(&self, connection: Connection, now: Instant, life: Duration) {
-        if !self.is_retired() {
-            self.spares.rest(connection, now, life, self.most.load(Ordering::Relaxed));
-        }
+        self.spares.rest(connection, now, life, self.most.load(Ordering::Relaxed), |connection| self.keeps(connection));
+    }
+
+    /// Closes the spares that are not kept any more. To be called behind the change that is the reason: whoever rests a
+    /// connection asks under the lock of the spares, so either it knows of the change or its spare is seen here.
+    fn let_go(&self) {
+        self.spares.keep_only(|connection| self.keeps(connection));
+    }
+
+    /// Whether this connection may be kept. One to an address that is gone would be used again and again, and last as long
+    /// as requests come.
+    fn keeps(&self, connection: &Connection) -> bool {
+        !self.is_retired() && connection.mark() == self.moves.load(Ordering::SeqCst)
     }
 
     /// A kept connection was closed by the backend when it was used again, this long after it had been rested.
@@ -322,7 +346,14 @@ mod tests {
         backend.prefer(2);
         assert!(!backend.move_to(&addresses_of(&["127.0.0.3:3", "127.0.0.2:2", "127.0.0.1:1"])), "only the order");
         in_order(&["127.0.0.3:3", "127.0.0.1:1", "127.0.0.2:2"]);
-        for other in [&["127.0.0.1:1", "127.0.0.2:2", "127.0.0.4:4"][..], &["127.0.0.4:4", "127.0.0.2:2"], &[]] {
+        assert!(!backend.move_to(&addresses_of(&["127.0.0.2:2", "127.0.0.3:3", "127.0.0.2:2", "127.0.0.1:1"])));
+        let others = [
+            &["127.0.0.1:1", "127.0.0.2:2", "127.0.0.4:4"][..],
+            &["127.0.0.4:4", "127.0.0.2:2"],
+            &["127.0.0.4:4", "127.0.0.4:4"],
+            &[],
+        ];
+        for other in others {
             assert!(backend.move_to(&addresses_of(other)), "{other:?}");
             in_order(other);
             backend.prefer(1);

@@ -97,11 +97,22 @@ impl Spares {
         }
     }
 
-    /// Keeps a connection for at most `life`, and of all of them at most so many. The oldest stays: it shows for how long the
-    /// backend keeps one.
-    pub(super) fn rest(&self, mut connection: Connection, now: Instant, life: Duration, most: usize) {
-        connection.unbind();
+    /// Keeps a connection, if `keeps` says so under the lock, for at most `life`, and of all of them at most so many. The
+    /// oldest stays: it shows for how long the backend keeps one.
+    pub(super) fn rest(
+        &self,
+        mut connection: Connection,
+        now: Instant,
+        life: Duration,
+        most: usize,
+        keeps: impl Fn(&Connection) -> bool,
+    ) {
         let mut resting = self.lock();
+        if !keeps(&connection) {
+            drop(resting); // the connection is closed outside the lock
+            return;
+        }
+        connection.unbind();
         resting.push(Spare { connection, since: now, life });
         let surplus = (resting.len() > most.max(FEW)).then(|| resting.remove(1));
         self.note_count(&resting);
@@ -137,6 +148,15 @@ impl Spares {
         self.note_count(&resting);
         drop(resting);
         drop(gone); // closed outside the lock: each is a system call
+    }
+
+    /// Closes all but those that `keeps` says so of.
+    pub(super) fn keep_only(&self, keeps: impl Fn(&Connection) -> bool) {
+        let mut resting = self.lock();
+        let gone: Vec<Spare> = resting.extract_if(.., |spare| !keeps(&spare.connection)).collect();
+        self.note_count(&resting);
+        drop(resting);
+        drop(gone); // closed outside the lock
     }
 
     /// Closes the oldest, and says whether there was one.

@@ -17,8 +17,8 @@ pub(super) struct Asked {
     pub(super) spare: Option<Need>,
     /// Which of the backend's addresses a new connection goes to.
     address: usize,
-    /// How many have been tried.
-    addresses_tried: usize,
+    /// How many have been tried. A name server's answer has room for fewer than this can count.
+    addresses_tried: u16,
 }
 
 impl Asked {
@@ -35,7 +35,7 @@ impl Asked {
 
     /// Whether the backend has an address that has not been tried.
     pub(super) fn has_another_address(&self) -> bool {
-        self.addresses_tried + 1 < self.place.address_count()
+        usize::from(self.addresses_tried) + 1 < self.place.address_count()
     }
 
     /// Goes on to the backend's next address, by a new connection. `false`: there is none.
@@ -43,7 +43,7 @@ impl Asked {
         if !self.has_another_address() {
             return false;
         }
-        self.addresses_tried += 1;
+        self.addresses_tried = self.addresses_tried.saturating_add(1);
         self.spare = None;
         self.address += 1;
         true

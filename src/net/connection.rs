@@ -43,6 +43,8 @@ pub struct Connection {
     read: usize,
     /// No other connection of this process has it.
     number: u64,
+    /// What whoever has dialled it tells it from others by.
+    mark: u32,
     pub(super) ear: Ear,
 }
 
@@ -93,7 +95,7 @@ impl Connection {
 
     fn new(socket: TcpStream, key: Key, hints: &Arc<Hints>, ear: Ear) -> Connection {
         let (number, hints) = (hints.next_number(), Arc::clone(hints));
-        Connection { socket, key, hints, unread: Vec::new(), read: 0, number, ear }
+        Connection { socket, key, hints, unread: Vec::new(), read: 0, number, mark: 0, ear }
     }
 
     /// Begins to connect to `address`, on behalf of whoever waits under `self`. The first write tells how it went: it
@@ -135,6 +137,16 @@ impl Connection {
     /// By which an observer knows it.
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Writes on it what whoever has dialled it is to tell it from others by.
+    pub fn set_mark(&mut self, mark: u32) {
+        self.mark = mark;
+    }
+
+    /// What was written on it; else zero.
+    pub fn mark(&self) -> u32 {
+        self.mark
     }
 
     /// What the kernel, or somebody here, has said of what is waited for, and of bytes or an end, for an observer.
