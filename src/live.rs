@@ -40,6 +40,13 @@ pub struct Snapshot {
 /// says.
 type Orders = BTreeMap<String, bool>;
 
+impl Snapshot {
+    /// Whether the name of this backend has no address yet.
+    pub fn lacks_address(&self, settings: &BackendSettings) -> bool {
+        addresses_in(self, settings).is_empty()
+    }
+}
+
 /// The snapshot that holds now.
 pub struct Live {
     current: Mutex<Arc<Snapshot>>,
@@ -154,7 +161,8 @@ impl Live {
 
     /// Whether the name of some backend has no address yet.
     pub fn lacks_address(&self) -> bool {
-        self.current().rotation.members().iter().any(|member| member.backend.address_count() == 0)
+        let current = self.current();
+        current.config.backends.iter().any(|settings| current.lacks_address(settings))
     }
 
     /// Drains the backend of this name, or makes it ready again, until another order or another configuration comes. Where

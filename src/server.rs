@@ -243,6 +243,9 @@ impl Balancer {
         let restart = self.shared.live.current().config.needs_restart(&config);
         let live = &self.shared.live;
         live.replace(config);
+        if let Some(names) = &self.names {
+            names.wake();
+        }
         for (log, file) in moves {
             log.write_to(file).map_err(|error| StartError::System("a log", error))?;
         }

@@ -337,6 +337,34 @@ fn a_resolver_that_hangs_holds_up_nobody_else() {
 }
 
 #[test]
+fn a_reload_changes_how_often_names_are_looked_up_from_then_on() {
+    let (old, new) = (named("old"), named("new"));
+    let names = NameServer::knowing(&[&old]);
+    let balancer = start(ONE, &["--resolve-interval", "1h"], &names);
+    assert_eq!(ask(&balancer, GET).text(), "old");
+    names.says(&[&new]);
+    balancer.reload(config(ONE, &["--resolve-interval", "5ms"])).unwrap();
+    eventually(|| ask(&balancer, GET).text() == "new", "the new interval holds, however long the old one was");
+}
+
+#[test]
+fn a_name_that_a_reload_has_brought_gets_an_address_as_soon_as_there_is_one_however_long_the_interval_is() {
+    let (other, found) = (named("other"), named("found"));
+    let names = NameServer::default();
+    let text = format!("[[backend]]\nurl = \"{}\"\n", other.url());
+    let flags = ["--resolve-interval", "1h", "--slow-start", "0s"];
+    let balancer = start(&text, &flags, &names);
+    balancer.reload(config(&format!("{text}{ONE}"), &flags)).unwrap();
+    assert_eq!(share(&answers(&balancer, 4), "other"), 4, "it has none yet");
+    names.says(&[&found]);
+    eventually(|| ask(&balancer, GET).text() == "found", "it is asked for again");
+    let asked = names.asked.load(Ordering::SeqCst);
+    balancer.reload(config(&format!("{text}{ONE}weight = 2\n"), &flags)).unwrap();
+    assert_eq!(share(&answers(&balancer, 6), "found"), 4);
+    assert_eq!(names.asked.load(Ordering::SeqCst), asked, "no sooner than the interval says, once it has one");
+}
+
+#[test]
 fn a_client_finds_its_backend_by_its_cookie_after_other_addresses_have_come_and_gone() {
     let backends = [named("a"), named("b"), named("c")];
     let [a, b, c] = &backends;
