@@ -179,13 +179,13 @@ impl Live {
         if !members.iter().any(is_meant) {
             return None;
         }
-        let changes = members.iter().any(|member| is_meant(member) && member.drain != drain);
+        let meant = || members.iter().filter(|member| is_meant(member));
+        // For a name, what holds for the addresses that are yet to come counts too.
+        let stands = |entry: &BackendSettings| old.orders.get(name).copied().unwrap_or(entry.drain);
+        let changes = meant().any(|member| member.drain != drain) || entry.is_some_and(|entry| stands(entry) != drain);
         if changes {
             let mut orders = old.orders.clone();
-            members
-                .iter()
-                .filter(|member| is_meant(member))
-                .for_each(|member| _ = orders.remove(&*member.backend.name));
+            meant().for_each(|member| _ = orders.remove(&*member.backend.name));
             orders.insert(name.to_owned(), drain);
             self.put_in(old.config.clone(), &old, orders, |settings| addresses_in(&old, settings));
         }
@@ -234,7 +234,7 @@ impl Live {
         &self,
         config: Config,
         old: &Snapshot,
-        orders: Orders,
+        mut orders: Orders,
         addresses: impl Fn(&BackendSettings) -> Vec<SocketAddr>,
     ) -> Arc<Snapshot> {
         let backends =
@@ -244,6 +244,10 @@ impl Live {
             let order = orders.get(&*backend.name).or_else(|| orders.get(&settings.name));
             settings.drain = order.copied().unwrap_or(settings.drain);
         }
+        // Who leaves takes along what was ordered for it: else, it would hold again once that address is somebody else's.
+        let is_here =
+            |name: &str| members.iter().any(|(backend, settings)| *backend.name == *name || settings.name == name);
+        orders.retain(|name, _| is_here(name));
         let rotation = old.rotation.succeeded_by(members, &config.balance, config.passive_health, &config.retries);
         let new = Arc::new(Snapshot { config, rotation, orders });
         let mut current = lock(&self.current);

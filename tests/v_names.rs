@@ -364,6 +364,59 @@ fn a_name_that_a_reload_has_brought_gets_an_address_as_soon_as_there_is_one_howe
     assert_eq!(names.asked.load(Ordering::SeqCst), asked, "no sooner than the interval says, once it has one");
 }
 
+/// `POOL`, and who may give orders.
+fn ordered(names: &NameServer) -> Balancer {
+    let admin = "[admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"0123456789abcdef\"\n";
+    start(&format!("{POOL}{admin}"), &["--slow-start", "0s"], names)
+}
+
+/// What comes of an order for the pool, or for one of its addresses.
+fn order(balancer: &Balancer, of: Option<&Backend>, word: &str) -> String {
+    let name = of.map_or("pool".to_owned(), |backend| format!("pool/{}", backend.address()));
+    let token = "Authorization: Bearer 0123456789abcdef";
+    let mut client = Client::connect(balancer.admin_address().unwrap());
+    client.send(format!("POST /backends/{name}/{word} HTTP/1.1\r\nHost: localhost\r\n{token}\r\n\r\n").as_bytes());
+    let answer = client.read_response("POST").text();
+    answer.strip_prefix(&format!("{name}: ")).unwrap_or_else(|| panic!("{answer}")).trim_end().to_owned()
+}
+
+#[test]
+fn an_order_for_a_name_holds_for_addresses_that_are_yet_to_come_whatever_each_of_the_others_was_told_before() {
+    let (one, two, late) = (named("one"), named("two"), named("late"));
+    let names = NameServer::knowing(&[&one, &two]);
+    let balancer = ordered(&names);
+    for each in [Some(&one), Some(&two), None] {
+        assert_eq!(order(&balancer, each, "drain"), "drain");
+        assert_eq!(order(&balancer, each, "drain"), "drain, as before");
+    }
+    names.says(&[&one, &two, &late]);
+    names.is_heard();
+    assert_eq!(ask(&balancer, GET).status, 503, "it drains as well");
+    assert_eq!(order(&balancer, Some(&late), "ready"), "ready");
+    assert_eq!(share(&answers(&balancer, 4), "late"), 4);
+    assert_eq!(order(&balancer, None, "drain"), "drain");
+    assert_eq!(ask(&balancer, GET).status, 503);
+    assert_eq!(order(&balancer, None, "ready"), "ready");
+    assert_eq!(order(&balancer, None, "ready"), "ready, as before");
+    assert_eq!(share(&answers(&balancer, 6), "late"), 2);
+}
+
+#[test]
+fn what_was_ordered_for_an_address_ends_when_it_leaves() {
+    let (goes, stays) = (named("goes"), named("stays"));
+    let names = NameServer::knowing(&[&goes, &stays]);
+    let balancer = ordered(&names);
+    assert_eq!(order(&balancer, Some(&goes), "drain"), "drain");
+    names.says(&[&stays]);
+    names.is_heard();
+    assert_eq!(order(&balancer, None, "ready"), "ready, as before");
+    names.says(&[&goes, &stays]);
+    names.is_heard();
+    assert_eq!(share(&answers(&balancer, 4), "goes"), 2);
+    assert_eq!(order(&balancer, Some(&goes), "drain"), "drain");
+    assert_eq!(share(&answers(&balancer, 4), "goes"), 0);
+}
+
 #[test]
 fn a_client_finds_its_backend_by_its_cookie_after_other_addresses_have_come_and_gone() {
     let backends = [named("a"), named("b"), named("c")];
