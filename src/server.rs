@@ -39,6 +39,8 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 /// ```
 pub struct Balancer {
     shared: Arc<Shared>,
+    /// What was set at the start: of what can't change without a restart, that is what runs.
+    first: Config,
     checker: Option<Checker>,
     names: Option<Names>,
     workers: Vec<JoinHandle<()>>,
@@ -139,6 +141,7 @@ impl Balancer {
                 log.write_to(open_log(log, &place)?).map_err(system("a log"))?;
             }
         }
+        let first = config.clone();
         let lot = Lot::new(descriptors).map_err(system("the lot"))?;
         let bells = lot.bells().map_err(system("the listeners"))?;
         let shared = Arc::new(Shared {
@@ -156,7 +159,7 @@ impl Balancer {
             live: Live::new(config, look_up),
         });
         // From here on, dropping the balancer ends what has been started.
-        let mut balancer = Balancer { shared, checker: None, names: None, workers: Vec::new(), admin: None };
+        let mut balancer = Balancer { shared, first, checker: None, names: None, workers: Vec::new(), admin: None };
         let shared = Arc::clone(&balancer.shared);
         let checker = Checker::start(move || targets(&shared.live)).map_err(system("the health checker"))?;
         balancer.checker = Some(checker);
@@ -223,7 +226,7 @@ impl Balancer {
     }
 
     /// Goes on with another configuration: all of it or, if an address or a file can't be had, nothing. What has begun
-    /// ends under the old one. Returns the keys that differ and can't change without a restart.
+    /// ends under the old one. Returns the keys that differ from what runs, and can't change without a restart.
     ///
     /// # Errors
     /// An address that can't be listened on, a file that can't be written to.
@@ -240,7 +243,7 @@ impl Balancer {
             .listeners
             .replace(wanted(&config))
             .map_err(|(address, error)| StartError::Listen(address, error))?;
-        let restart = self.shared.live.current().config.needs_restart(&config);
+        let restart = self.first.needs_restart(&config);
         let live = &self.shared.live;
         live.replace(config);
         if let Some(names) = &self.names {

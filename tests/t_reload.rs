@@ -354,6 +354,20 @@ fn what_can_not_change_is_said_by_name() {
 }
 
 #[test]
+fn what_can_not_change_is_said_as_long_as_the_file_differs_from_what_runs() {
+    let backend = named("good");
+    let config = |workers| {
+        let flags =
+            ["--listen", "127.0.0.1:0", "--access-log", "off", "--backend", &backend.url(), "--workers", workers];
+        Config::from_args(flags).unwrap()
+    };
+    let balancer = Balancer::start(config("1")).unwrap();
+    for (workers, said) in [("2", &["workers"][..]), ("2", &["workers"]), ("1", &[])] {
+        assert_eq!(balancer.reload(config(workers)).unwrap(), said, "{workers}");
+    }
+}
+
+#[test]
 fn a_hundred_reloads_under_load_lose_nothing() {
     let folder = Folder::new();
     let config = folder.path("config.toml");
