@@ -38,7 +38,7 @@ fn equal_weights_take_turns_in_their_order() {
         let order = Order::new(&vec![weight; count]);
         assert_eq!(order.len(), count, "{count} of weight {weight}");
         for turn in 0..3 * count {
-            assert_eq!(order.at(turn), turn % count, "turn {turn} of {count} of weight {weight}");
+            assert_eq!(order.at(turn), Some(turn % count), "turn {turn} of {count} of weight {weight}");
         }
     }
 }
@@ -65,7 +65,7 @@ fn after_any_number_of_turns_each_has_had_its_share_give_or_take_less_than_one()
         let sum: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
         let mut had = vec![0u64; weights.len()];
         for turn in 0..2 * order.len() {
-            had[order.at(turn)] += 1;
+            had[order.at(turn).unwrap()] += 1;
             for (nth, &weight) in weights.iter().enumerate() {
                 let (had, due) = (had[nth] * sum, u64::from(weight) * (turn as u64 + 1));
                 assert!(had.abs_diff(due) < sum, "{weights:?}: backend {nth} after turn {turn}: {had}/{sum}");
@@ -88,12 +88,12 @@ fn an_order_is_as_short_as_it_can_be_and_bounded() {
     for (weights, length) in rows {
         let order = Order::new(weights);
         assert_eq!((order.len(), order.is_empty()), (length, length == 0), "{weights:?}");
-        assert!(order.at(usize::MAX) < weights.len().max(1), "{weights:?}");
+        assert_eq!(order.at(usize::MAX).is_some_and(|nth| nth < weights.len()), length > 0, "{weights:?}");
     }
     let thousand: Vec<u32> = (0..1000).map(|nth| 256 - nth % 256).collect();
     let order = Order::new(&thousand);
     assert_eq!(order.len(), thousand.iter().sum::<u32>() as usize);
-    assert_eq!((0..order.len()).map(|turn| order.at(turn)).collect::<BTreeSet<_>>().len(), 1000);
+    assert_eq!((0..order.len()).filter_map(|turn| order.at(turn)).collect::<BTreeSet<_>>().len(), 1000);
 }
 
 // One choice at a time.
@@ -521,7 +521,7 @@ fn play(scene: &Scene, policy: Policy) -> Outcome {
                 latency: ewmas[nth].read(instant),
             });
             let nth = match policy {
-                Policy::RoundRobin => order.at(came),
+                Policy::RoundRobin => order.at(came).unwrap(),
                 Policy::LeastInFlight => least_in_flight(all, number).unwrap(),
                 Policy::TwoChoices => two_choices(all, number).unwrap(),
                 Policy::PeakEwma => peak_ewma(all, number).unwrap(),

@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::{Backend, Client, Gate, balancer, eventually, placed};
-use threadbare::Balancer;
+use support::{Backend, Client, Gate, TempFile, balancer, eventually, placed};
 use threadbare::balance::{
     self, BackendSettings, BalanceSettings, Condition, Failure, PassiveHealth, RetrySettings, Rotation,
 };
+use threadbare::{Balancer, Config};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -28,6 +28,12 @@ fn ask_at(address: SocketAddr) -> u16 {
     let mut client = Client::connect(address);
     client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     client.read_response("GET").status
+}
+
+fn configured(text: &str) -> Balancer {
+    let file = TempFile::new(text);
+    let config = Config::from_args(["--listen", "127.0.0.1:0", "--access-log", "off", "--config", file.path()]);
+    Balancer::start(config.unwrap_or_else(|error| panic!("{text}: {error}"))).unwrap()
 }
 
 /// Answers while it is well; else closes without a word. A connection carries one request.
@@ -68,6 +74,20 @@ fn what_cannot_be_accepted_as_an_answer_counts_like_none() {
         let failed = (0..20).filter(|_| ask(&balancer) == 502).count();
         assert_eq!((failed, sick.requests().len()), (3, 3), "three failures in a row, and then nothing: {said:?}");
     }
+}
+
+#[test]
+fn a_backup_is_tried_again_though_another_serves() {
+    let well = Arc::new(AtomicBool::new(false));
+    let (sick, sound) = (moody(&well), Backend::answering(OK));
+    let drained = "[[backend]]\nurl = \"127.0.0.1:1\"\nstate = \"drain\"\n";
+    let backup = |backend: &Backend| format!("[[backend]]\nurl = \"{}\"\nbackup = true\n", backend.url());
+    let balancer = configured(&format!("{drained}{}{}", backup(&sick), backup(&sound)));
+    let is_out = || matches!(balancer.figures().backends[1].condition, Condition::Ejected(..));
+    eventually(|| ask(&balancer) == 200 && is_out(), "it has its turns, until it is ejected");
+    well.store(true, Ordering::SeqCst);
+    let asked = sick.requests().len();
+    eventually(|| ask(&balancer) == 200 && sick.requests().len() > asked + 1, "it is tried again, and has its turns");
 }
 
 #[test]

@@ -83,6 +83,18 @@ fn a_backend_that_drains_gets_nothing_new_and_a_backup_only_what_nobody_else_can
 }
 
 #[test]
+fn backups_have_turns_as_often_as_their_weights_say() {
+    let (drained, heavy, light) = (good(), good(), good());
+    let text = "[[backend]]\nurl = \"{0}\"\nstate = \"drain\"\n[[backend]]\nurl = \"{1}\"\nbackup = true\nweight = 3\n\
+                [[backend]]\nurl = \"{2}\"\nbackup = true\n";
+    let balancer = configured(text, &[&drained, &heavy, &light]);
+    for _ in 0..40 {
+        assert_eq!(ask(&balancer, GET).status, 200);
+    }
+    assert_eq!(asked(&[&drained, &heavy, &light]), [0, 30, 10]);
+}
+
+#[test]
 fn where_load_is_looked_at_a_busy_backend_is_spared() {
     for policy in ["least_in_flight", "two_choices"] {
         let gate = Gate::new();

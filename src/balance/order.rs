@@ -53,9 +53,9 @@ impl Order {
         Order { turns: turns.into() }
     }
 
-    /// Which backend has this turn; turns go round. An order without turns says 0.
-    pub fn at(&self, turn: usize) -> usize {
-        turn.checked_rem(self.turns.len()).map_or(0, |turn| usize::from(self.turns[turn]))
+    /// Which backend has this turn; turns go round. In an order without turns nobody has.
+    pub fn at(&self, turn: usize) -> Option<usize> {
+        turn.checked_rem(self.turns.len()).map(|turn| usize::from(self.turns[turn]))
     }
 
     /// How many turns there are until it begins anew.

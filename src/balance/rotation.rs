@@ -26,9 +26,10 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Rotation {
     members: Arc<[Member]>,
+    /// In which all but the backups take turns. Who drains has none.
     order: Order,
-    /// Who has a turn in that order: who drains, or waits behind the others, has none.
-    in_order: Vec<usize>,
+    /// In which the backups do, while none of the others is fit.
+    backup_order: Order,
     policy: Policy,
     hash_load_percent: u32,
     turns: Arc<Turns>,
@@ -69,6 +70,11 @@ struct Turns {
 }
 
 impl Turns {
+    /// The next turn, which no other request gets.
+    fn take(&self) -> usize {
+        self.first.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// To be held from when it is counted who is out, until one more is. Taken where something has failed only.
     fn ejecting(&self) -> MutexGuard<'_, ()> {
         self.ejecting.lock().unwrap_or_else(PoisonError::into_inner)
@@ -208,10 +214,14 @@ impl Rotation {
             drain: settings.drain,
         };
         let members: Arc<[Member]> = members.into_iter().map(member).collect();
-        let in_order = || members.iter().enumerate().filter(|(_, member)| !member.drain && !member.backup);
+        let order = |backup| {
+            let has_turns = |member: &Member| !member.drain && member.backup == backup;
+            let weight = |member| if has_turns(member) { member.weight } else { 0 };
+            Order::new(&members.iter().map(weight).collect::<Vec<_>>())
+        };
         Rotation {
-            order: Order::new(&in_order().map(|(_, member)| member.weight).collect::<Vec<_>>()),
-            in_order: in_order().map(|(nth, _)| nth).collect(),
+            order: order(false),
+            backup_order: order(true),
             hash_load_percent: balance.hash_load_percent,
             policy: balance.policy,
             members,
@@ -241,12 +251,13 @@ impl Rotation {
                 return Ok(pick);
             }
         } else {
-            if tried.is_empty()
-                && let Some(pick) = self.in_turn(now)
-            {
-                return Ok(pick);
-            }
-            for backup in [false, true] {
+            let turn = tried.is_empty().then(|| self.turns.take());
+            for (backup, order) in [(false, &self.order), (true, &self.backup_order)] {
+                if let Some(turn) = turn
+                    && let Some(pick) = self.in_turn(order, turn, now)
+                {
+                    return Ok(pick);
+                }
                 let fit = |nth: &usize| self.is_fit(*nth, backup, tried, now);
                 if let Some(pick) = self.by_policy(wish.key, &fit, now) {
                     return Ok(pick);
@@ -298,9 +309,8 @@ impl Rotation {
     }
 
     /// What the order of turns says; under another policy, only whether somebody is to be tried out.
-    fn in_turn(&self, now: Instant) -> Option<Pick> {
-        let turn = self.turns.first.fetch_add(1, Ordering::Relaxed);
-        let nth = *self.in_order.get(self.order.at(turn))?;
+    fn in_turn(&self, order: &Order, turn: usize, now: Instant) -> Option<Pick> {
+        let nth = order.at(turn)?;
         match self.standing(&self.members[nth], now) {
             Standing::TrialDue => self.try_out(nth, now),
             Standing::In { share } => {

@@ -1,24 +1,50 @@
 //! Who is chosen, as far as it shows only where every place is kept.
 
 use super::*;
+
+const MAIN: bool = false;
+const BACKUP: bool = true;
+
 /// Backends with these weights.
 fn rotation(policy: Policy, weights: &[u32]) -> Rotation {
+    let members: Vec<_> = weights.iter().map(|&weight| (MAIN, weight)).collect();
+    rotation_of(policy, &members)
+}
+
+/// Main ones and backups with these weights. A weight of 0: it drains.
+fn rotation_of(policy: Policy, members: &[(bool, u32)]) -> Rotation {
     let queue = Arc::default();
-    let members = weights.iter().enumerate().map(|(nth, &weight)| {
+    let members = members.iter().enumerate().map(|(nth, &(backup, weight))| {
         let backend = Backend::new(&nth.to_string(), "http://a:80".parse().unwrap(), Vec::new(), &queue);
-        let settings = BackendSettings { weight, ..BackendSettings::at(backend.origin.clone()) };
-        (Arc::new(backend), settings)
+        let settings = BackendSettings::at(backend.origin.clone());
+        (Arc::new(backend), BackendSettings { weight, backup, drain: weight == 0, ..settings })
     });
-    let balance = BalanceSettings { policy, ..BalanceSettings::default() };
+    let balance = BalanceSettings { policy, slow_start: Duration::ZERO, ..BalanceSettings::default() };
     let (passive, retries) = (PassiveHealth::default(), RetrySettings::default());
     Rotation::new(members, Arc::clone(&queue), &balance, passive, &retries)
+}
+
+fn next(rotation: &Rotation, tried: &[usize], now: Instant) -> Pick {
+    rotation.next(Wish::default(), tried, Caller::nobody(), now).unwrap()
+}
+
+/// How many of so many requests that come one after the other each backend gets.
+fn one_by_one(rotation: &Rotation, requests: usize, now: Instant) -> Vec<usize> {
+    let mut had = vec![0; rotation.members().len()];
+    (0..requests).for_each(|_| had[next(rotation, &[], now).nth] += 1);
+    had
+}
+
+/// As often as it takes to eject it.
+fn refuses(rotation: &Rotation, nth: usize, now: Instant) {
+    (0..3).for_each(|_| rotation.failed(&rotation.members()[nth].backend, Failure::Refused, None, now));
+    assert!(rotation.members()[nth].backend.health.is_out());
 }
 
 /// How many of so many requests, none of which is ever answered, each of two backends gets.
 fn shares(policy: Policy, weights: [u32; 2], requests: usize) -> [usize; 2] {
     let (rotation, now) = (rotation(policy, &weights), Instant::now());
-    let next = |_| rotation.next(Wish::default(), &[], Caller::nobody(), now).unwrap();
-    let picks: Vec<Pick> = (0..requests).map(next).collect();
+    let picks: Vec<Pick> = (0..requests).map(|_| next(&rotation, &[], now)).collect();
     [0, 1].map(|nth| picks.iter().filter(|pick| pick.nth == nth).count())
 }
 
@@ -27,6 +53,28 @@ fn the_least_in_flight_is_reckoned_by_weight() {
     assert_eq!(shares(Policy::LeastInFlight, [4, 1], 50), [40, 10]);
     assert_eq!(shares(Policy::LeastInFlight, [1, 3], 40), [10, 30]);
     assert_eq!(shares(Policy::TwoChoices, [4, 1], 50), [40, 10]);
+}
+
+#[test]
+fn backups_take_turns_by_weight_too() {
+    let members = [(MAIN, 0), (BACKUP, 8), (BACKUP, 1), (BACKUP, 0), (BACKUP, 1)];
+    let rotation = rotation_of(Policy::RoundRobin, &members);
+    assert_eq!(one_by_one(&rotation, 120, Instant::now()), [0, 96, 12, 0, 12]);
+}
+
+#[test]
+fn an_ejected_backup_is_tried_though_another_serves_but_not_while_a_main_one_does() {
+    for policy in [Policy::RoundRobin, Policy::LeastInFlight] {
+        let (rotation, now) = (rotation_of(policy, &[(MAIN, 1), (BACKUP, 1), (BACKUP, 1)]), Instant::now());
+        refuses(&rotation, 1, now);
+        let now = now + Duration::from_secs(1); // its trial is due
+        assert_eq!(one_by_one(&rotation, 10, now), [10, 0, 0], "{policy:?}");
+        refuses(&rotation, 0, now);
+        let picks: Vec<Pick> = (0..4).map(|_| next(&rotation, &[], now)).collect();
+        let trials: Vec<usize> = picks.iter().filter(|pick| pick.by == By::Trial).map(|pick| pick.nth).collect();
+        assert_eq!(trials, [1], "{policy:?}: one request tries it");
+        assert_eq!(picks.iter().filter(|pick| pick.nth == 2).count(), 3, "{policy:?}: the others are not kept waiting");
+    }
 }
 
 #[test]
