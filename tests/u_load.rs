@@ -92,6 +92,15 @@ fn backups_have_turns_as_often_as_their_weights_say() {
         assert_eq!(ask(&balancer, GET).status, 200);
     }
     assert_eq!(asked(&[&drained, &heavy, &light]), [0, 30, 10]);
+    // Where load is looked at, too: while nothing is in flight, equals take turns.
+    let (drained, one, other) = (good(), good(), good());
+    let text = text.replace("weight = 3\n", "") + "[balance]\npolicy = \"least_in_flight\"\n";
+    let balancer = configured(&text, &[&drained, &one, &other]);
+    for _ in 0..40 {
+        assert_eq!(ask(&balancer, GET).status, 200);
+        eventually(|| balancer.counters().in_flight == 0, "it is over");
+    }
+    assert_eq!(asked(&[&drained, &one, &other]), [0, 20, 20]);
 }
 
 #[test]

@@ -62,7 +62,7 @@ const STICKY_KEY: u64 = 0x7468_7265_6164_6261;
 struct Turns {
     /// The counter of all turns.
     first: AtomicUsize,
-    /// Spreads second choices.
+    /// Spreads second choices and second tries.
     second: AtomicUsize,
     ejecting: Mutex<()>,
     /// How often backends had fallen ill or recovered when it was last looked.
@@ -73,6 +73,11 @@ impl Turns {
     /// The next turn, which no other request gets.
     fn take(&self) -> usize {
         self.first.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The next number for a second choice or a second try.
+    fn take_second(&self) -> usize {
+        self.second.fetch_add(1, Ordering::Relaxed)
     }
 
     /// To be held from when it is counted who is out, until one more is. Taken where something has failed only.
@@ -246,32 +251,30 @@ impl Rotation {
         if tried.is_empty() {
             self.budget.deposit();
         }
-        if let Some(nth) = self.tied_to(wish, tried, now) {
-            if let Some(pick) = self.enter(nth, By::Cookie, now) {
-                return Ok(pick);
-            }
-        } else {
-            let turn = tried.is_empty().then(|| self.turns.take());
-            for (backup, order) in [(false, &self.order), (true, &self.backup_order)] {
-                if let Some(turn) = turn
-                    && let Some(pick) = self.in_turn(order, turn, now)
-                {
-                    return Ok(pick);
-                }
-                let fit = |nth: &usize| self.is_fit(*nth, backup, tried, now);
-                if let Some(pick) = self.by_policy(wish.key, &fit, now) {
-                    return Ok(pick);
-                }
-                if (0..self.members.len()).any(|nth| fit(&nth)) {
-                    break; // who is only full is waited for, rather than passed over for a backup
-                }
-            }
+        let tied = self.tied_to(wish, tried, now);
+        let turn = (tied.is_none() && tried.is_empty()).then(|| self.turns.take());
+        let due = match tied {
+            Some(nth) => self.enter(nth, By::Cookie, now),
+            None => turn.and_then(|turn| self.in_turn(&self.order, turn, now)),
+        };
+        if let Some(pick) = due {
+            return Ok(pick);
+        }
+        // Drawn once for all looks from here on: were it drawn for each, a pair of backends might see only odd numbers.
+        let number = match turn {
+            Some(turn) if self.policy != Policy::RoundRobin => turn,
+            _ => self.turns.take_second(),
+        };
+        if tied.is_none()
+            && let Some(pick) = self.choose(wish.key, turn, number, tried, now)
+        {
+            return Ok(pick);
         }
         if let Some(barred) = self.barred(wish, tried, now) {
             let waiting = self.queue.join(whom, &self.members, barred, self.queue_limit, now);
             return Err(waiting.map_or(Unserved::QueueFull, Unserved::Wait));
         }
-        self.last_resort(tried, now).ok_or(Unserved::Nobody)
+        self.last_resort(turn.unwrap_or(number), tried, now).ok_or(Unserved::Nobody)
     }
 
     /// Whoever waits, under this rotation or an older one, waits from now on for those of these backends that could serve,
@@ -321,6 +324,19 @@ impl Rotation {
         }
     }
 
+    /// One by the policy; a backup, in its turn or by the policy, while none of the others is fit.
+    fn choose(&self, key: u64, turn: Option<usize>, number: usize, tried: &[usize], now: Instant) -> Option<Pick> {
+        let fit = |backup| move |nth: &usize| self.is_fit(*nth, backup, tried, now);
+        if let Some(pick) = self.by_policy(key, number, &fit(false), now) {
+            return Some(pick);
+        }
+        if (0..self.members.len()).any(|nth| fit(false)(&nth)) {
+            return None; // who is only full is waited for, rather than passed over for a backup
+        }
+        let in_turn = turn.and_then(|turn| self.in_turn(&self.backup_order, turn, now));
+        in_turn.or_else(|| self.by_policy(key, number, &fit(true), now))
+    }
+
     /// Whether somebody could be asked at once who has not been asked yet.
     pub fn has_another(&self, tried: &[usize], now: Instant) -> bool {
         let fit = |backup| (0..self.members.len()).filter(move |nth| self.is_fit(*nth, backup, tried, now));
@@ -341,8 +357,7 @@ impl Rotation {
     }
 
     /// One of those that are fit and have room.
-    fn by_policy(&self, key: u64, fit: &impl Fn(&usize) -> bool, now: Instant) -> Option<Pick> {
-        let number = self.turns.second.fetch_add(1, Ordering::Relaxed);
+    fn by_policy(&self, key: u64, number: usize, fit: &impl Fn(&usize) -> bool, now: Instant) -> Option<Pick> {
         let free = || (0..self.members.len()).filter(fit).filter(|&nth| self.members[nth].is_free());
         let candidates = || {
             free().map(|nth| {
@@ -403,10 +418,9 @@ impl Rotation {
     }
 
     /// Passive evidence has emptied the rotation: it is not trusted that far.
-    fn last_resort(&self, tried: &[usize], now: Instant) -> Option<Pick> {
+    fn last_resort(&self, number: usize, tried: &[usize], now: Instant) -> Option<Pick> {
         let ejected = || (0..self.members.len()).filter(|&nth| self.is_left(nth, tried, now));
-        let offset = self.turns.second.fetch_add(1, Ordering::Relaxed).checked_rem(ejected().count())?;
-        let nth = ejected().nth(offset)?;
+        let nth = ejected().nth(number.checked_rem(ejected().count())?)?;
         let pick = self.try_out(nth, now).or_else(|| {
             let trial = self.members[nth].backend.health.last_resort();
             Some(Pick { nth, place: self.members[nth].try_enter(now)?, trial: Some(trial), by: By::Need })

@@ -78,6 +78,35 @@ fn an_ejected_backup_is_tried_though_another_serves_but_not_while_a_main_one_doe
 }
 
 #[test]
+fn backups_share_evenly_where_turns_do_not_decide() {
+    let backups = |count| [vec![(MAIN, 0)], vec![(BACKUP, 1); count]].concat();
+    for count in [2, 4] {
+        let rotation = rotation_of(Policy::LeastInFlight, &backups(count));
+        let had = one_by_one(&rotation, 120, Instant::now());
+        assert_eq!(had[1..], vec![120 / count; count], "the least in flight");
+    }
+    let (rotation, now) = (rotation_of(Policy::RoundRobin, &backups(3)), Instant::now());
+    refuses(&rotation, 1, now);
+    assert_eq!(one_by_one(&rotation, 120, now)[1..], [0, 60, 60], "whose turn it is can't take it");
+}
+
+#[test]
+fn whoever_is_asked_in_vain_is_not_always_the_first_to_be_asked() {
+    let rows = [Policy::RoundRobin, Policy::LeastInFlight].map(|policy| [(policy, false), (policy, true)]);
+    for (policy, is_out) in rows.into_iter().flatten() {
+        let (rotation, now) = (rotation(policy, &[1, 1]), Instant::now());
+        (0..2).filter(|_| is_out).for_each(|nth| refuses(&rotation, nth, now));
+        let mut first = [0, 0];
+        for _ in 0..60 {
+            let one = next(&rotation, &[], now).nth;
+            assert_eq!(next(&rotation, &[one], now).nth, 1 - one, "{policy:?}");
+            first[one] += 1;
+        }
+        assert_eq!(first, [30, 30], "{policy:?}, all are ejected: {is_out}");
+    }
+}
+
+#[test]
 fn who_was_there_before_a_reload_is_found_where_it_is_now() {
     let old = rotation(Policy::RoundRobin, &[1, 1, 1]);
     let backends: Vec<_> = old.members().iter().map(|member| Arc::clone(&member.backend)).collect();
