@@ -237,6 +237,24 @@ fn evidence_of_requests_never_ejects_more_than_half_and_never_empties_the_rotati
 }
 
 #[test]
+fn backends_that_drain_are_not_the_half_that_is_left() {
+    let well = Arc::new(AtomicBool::new(false));
+    let (sick, drained) = ([moody(&well), moody(&well)], [Backend::answering(OK), Backend::answering(OK)]);
+    let drain = |backend: &Backend| format!("[[backend]]\nurl = \"{}\"\nstate = \"drain\"\n", backend.url());
+    let serve = |backend: &Backend| format!("[[backend]]\nurl = \"{}\"\n", backend.url());
+    let text = sick.iter().map(serve).chain(drained.iter().map(drain)).collect::<String>();
+    let balancer = configured(&text);
+    for _ in 0..30 {
+        assert!(ask(&balancer) >= 500);
+    }
+    let figures = balancer.figures();
+    let never = figures.backends[..2].iter().filter(|backend| backend.balance.ejections == 0).count();
+    assert_eq!(never, 1, "one of the two was left");
+    well.store(true, Ordering::SeqCst);
+    assert_eq!(ask(&balancer), 200);
+}
+
+#[test]
 fn two_workers_that_eject_at_once_eject_no_more_than_half() {
     for round in 0..1000 {
         let queue = Arc::default();

@@ -447,12 +447,18 @@ impl Rotation {
         backend.health.standing(now, self.slow_start)
     }
 
-    /// Never more than half of the backends are ejected on evidence that might as well be the requests' doing. Two workers
+    /// Never more than half are ejected on evidence that might as well be the requests' doing: of all, or of the backups
+    /// or the others among themselves. Either leaves somebody. Who drains is none of them, whatever its health. Two workers
     /// that count at once would each find room for one: see `Turns::ejecting`.
     fn may_eject(&self, backend: &Backend) -> bool {
-        let others = self.members.iter().filter(|member| !std::ptr::eq(&*member.backend, backend));
-        let out = others.filter(|member| member.backend.health.is_out()).count();
-        (out + 1) * 2 <= self.members.len()
+        let is_it = |member: &&Member| std::ptr::eq(&*member.backend, backend);
+        let is_backup = self.members.iter().find(is_it).map(|member| member.backup);
+        let leaves_half = |is_counted: &dyn Fn(&Member) -> bool| {
+            let others = || self.members.iter().filter(|member| !is_it(member) && !member.drain && is_counted(member));
+            let out = others().filter(|member| member.backend.health.is_out()).count();
+            (out + 1) * 2 <= others().count() + 1
+        };
+        leaves_half(&|_| true) || leaves_half(&|member| Some(member.backup) == is_backup)
     }
 
     /// A backend has answered: a whole head has come.

@@ -107,6 +107,37 @@ fn whoever_is_asked_in_vain_is_not_always_the_first_to_be_asked() {
 }
 
 #[test]
+fn of_those_who_could_serve_at_most_half_are_ejected_for_what_may_be_the_requests_doing() {
+    let (main, backup, drained) = ((MAIN, 1), (BACKUP, 1), (MAIN, 0));
+    // Who is down; and who is ejected once all have failed, in their order.
+    let rows: [(&[(bool, u32)], &[usize], &[usize]); 10] = [
+        (&[main], &[], &[]),
+        (&[main, main, main], &[], &[0]),
+        (&[main, main, main, main], &[3], &[0]),
+        // Who drains takes nobody's place, and stands in for nobody.
+        (&[drained, main, main, drained], &[0, 3], &[1]),
+        (&[drained, main, main, drained], &[], &[1]),
+        (&[main, drained], &[], &[]),
+        // A backup stands in for all others.
+        (&[main, backup], &[], &[0]),
+        (&[main, main, backup, backup], &[], &[0, 1, 2]),
+        // Where one kind is out, half of the other still is half.
+        (&[main, backup, backup], &[0], &[1]),
+        (&[main, main, backup, backup], &[2, 3], &[0]),
+    ];
+    for (members, down, ejected) in rows {
+        let (rotation, now) = (rotation_of(Policy::RoundRobin, members), Instant::now());
+        let health = |nth: usize| &rotation.members()[nth].backend.health;
+        down.iter().for_each(|&nth| assert!(health(nth).located(false, now).is_some()));
+        for member in rotation.members().iter().filter(|member| !member.drain) {
+            (0..9).for_each(|_| rotation.failed(&member.backend, Failure::NoAnswer, None, now));
+        }
+        let out: Vec<usize> = (0..members.len()).filter(|nth| health(*nth).is_out() && !down.contains(nth)).collect();
+        assert_eq!(out, ejected, "{members:?}, {down:?} are down");
+    }
+}
+
+#[test]
 fn who_was_there_before_a_reload_is_found_where_it_is_now() {
     let old = rotation(Policy::RoundRobin, &[1, 1, 1]);
     let backends: Vec<_> = old.members().iter().map(|member| Arc::clone(&member.backend)).collect();
