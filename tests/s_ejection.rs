@@ -221,6 +221,46 @@ fn the_time_that_requests_wait_in_the_queue_is_not_a_backends_silence() {
 }
 
 #[test]
+fn who_has_one_slow_request_does_not_stand_still_when_many_come() {
+    let (polls, answers) = (Gate::new(), Gate::new());
+    let backend = || {
+        let (polls, answers) = (polls.clone(), answers.clone());
+        Backend::start(move |connection| {
+            while let Some(request) = connection.read_request() {
+                if request.target == "/poll" {
+                    polls.pass()
+                } else {
+                    answers.pass()
+                }
+                connection.send(OK);
+            }
+        })
+    };
+    let backends = [backend(), backend()];
+    let urls = backends.each_ref().map(Backend::url);
+    let balancer = balancer(&[&urls[0], &urls[1]], &["--stall-in-flight", "4", "--stall", "2s"]);
+    let asks = |target: &str| {
+        let mut client = Client::connect(balancer.address());
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        client
+    };
+    let slow = [asks("/poll"), asks("/poll")];
+    backends.iter().for_each(|backend| drop(backend.wait_for_requests(1)));
+    thread::sleep(Duration::from_millis(2200)); // for longer than a backend of many requests may be silent
+    let many = [(); 7].map(|()| asks("/"));
+    eventually(|| placed(&balancer) == 9, "they are with the backends");
+    let last = asks("/"); // whoever chooses looks who stands still
+    eventually(|| placed(&balancer) == 10, "the last one is too");
+    let conditions = balancer.figures().backends.iter().map(|backend| backend.condition).collect::<Vec<_>>();
+    assert_eq!(conditions, [Condition::Up; 2], "they have only just been asked");
+    polls.open();
+    answers.open();
+    for mut client in slow.into_iter().chain(many).chain([last]) {
+        assert_eq!(client.read_response("GET").status, 200);
+    }
+}
+
+#[test]
 fn evidence_of_requests_never_ejects_more_than_half_and_never_empties_the_rotation() {
     let well = Arc::new(AtomicBool::new(false));
     let backends = [moody(&well), moody(&well), moody(&well)];

@@ -18,7 +18,7 @@ pub use flip::{Failure, Flip, Verdict, Why};
 use super::{Account, ActiveHealth, PassiveHealth};
 use fastest::Fastest;
 use state::{Claim, State};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,10 @@ pub struct Health {
     word: AtomicU64,
     /// When the backend last answered, or last got something to do.
     progress: AtomicU64,
+    /// How many unanswered requests are many.
+    many: AtomicUsize,
+    /// When they became so many, for the first time since an answer.
+    crowded: AtomicU64,
     fastest: Fastest,
     state: Mutex<State>,
     /// Where changes are counted.
@@ -105,6 +109,8 @@ impl Health {
             born: now,
             word: AtomicU64::new(0),
             progress: AtomicU64::new(0),
+            many: AtomicUsize::new(PassiveHealth::default().stall_in_flight),
+            crowded: AtomicU64::new(0),
             fastest: Fastest::default(),
             state: Mutex::default(),
             account,
@@ -158,11 +164,23 @@ impl Health {
         self.word.load(Ordering::Relaxed) & (EJECTED | DOWN) != 0
     }
 
+    /// How many requests unanswered are many is found in these settings, from now on.
+    pub fn heed(&self, settings: &PassiveHealth) {
+        self.many.store(settings.stall_in_flight.max(1), Ordering::Relaxed);
+    }
+
     /// A request goes to the backend, which was to answer so many (`awaited`) before. Tunnels, and answers that have
     /// begun, don't count there.
     pub fn entered(&self, now: Instant, awaited: usize) {
         if awaited == 0 {
             self.note_progress(now); // it was idle: nobody could have expected an answer of it
+        }
+        // A few may have waited for long, and be slow. Where some of the many have left and others come, and it has
+        // answered none, its silence goes on.
+        if awaited + 1 == self.many.load(Ordering::Relaxed)
+            && self.crowded.load(Ordering::Relaxed) <= self.progress.load(Ordering::Relaxed)
+        {
+            self.crowded.store(self.clock(now), Ordering::Relaxed);
         }
     }
 
@@ -281,8 +299,10 @@ impl Health {
         self.change(|state| state.hasten(self.clock(now)));
     }
 
+    /// For how long it has answered none of many.
     fn silence(&self, now: Instant) -> Duration {
-        Duration::from_millis(self.clock(now).saturating_sub(self.progress.load(Ordering::Relaxed)))
+        let since = self.progress.load(Ordering::Relaxed).max(self.crowded.load(Ordering::Relaxed));
+        Duration::from_millis(self.clock(now).saturating_sub(since))
     }
 
     fn note_progress(&self, now: Instant) {

@@ -219,6 +219,7 @@ impl Rotation {
             drain: settings.drain,
         };
         let members: Arc<[Member]> = members.into_iter().map(member).collect();
+        members.iter().for_each(|member| member.backend.health.heed(&passive));
         let order = |backup| {
             let has_turns = |member: &Member| !member.drain && member.backup == backup;
             let weight = |member| if has_turns(member) { member.weight } else { 0 };

@@ -317,6 +317,33 @@ fn silence_counts_from_when_it_got_something_to_do() {
 }
 
 #[test]
+fn the_silence_of_many_counts_from_when_they_were_many() {
+    let scene = Scene::new();
+    let enters = |ms, before: std::ops::Range<usize>| {
+        before.for_each(|awaited| scene.at(ms).health.entered(scene.now(), awaited));
+    };
+    enters(0, 0..1); // slow, and well
+    enters(60_000, 1..40);
+    assert_eq!((scene.at(60_001).stall(40), scene.at(60_124).stall(40)), (None, None));
+    scene.answer();
+    // All but two are answered. One more comes, and more by and by.
+    enters(70_000, 2..7);
+    enters(80_000, 7..8);
+    assert_eq!(scene.at(80_499).stall(8), None);
+    // Some leave without an answer, and others come.
+    enters(80_499, 5..8);
+    enters(80_500, 7..9);
+    assert!(scene.at(80_500).stall(9).is_some(), "it has been silent all the time");
+    let passive = PassiveHealth { stall_in_flight: 2, ..PASSIVE };
+    let scene = Scene::new();
+    scene.health.heed(&passive);
+    scene.health.entered(scene.now(), 0);
+    scene.at(9000).health.entered(scene.now(), 1);
+    let has_stalled = |ms| scene.health.has_stalled(scene.at(ms).now(), 2, &passive);
+    assert_eq!([9499, 9500].map(has_stalled), [false, true]);
+}
+
+#[test]
 fn a_backend_whose_every_answer_takes_long_does_not_stall_in_that_time() {
     let scene = Scene::new();
     scene.at(700).health.note_latency(Duration::from_millis(600), scene.now());
