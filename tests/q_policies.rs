@@ -236,7 +236,10 @@ fn a_latency_rises_at_once_and_sinks_with_time() {
     }
     let after_good = ewma.read(at(15.0));
     assert!((35_000.0..50_000.0).contains(&after_good), "{after_good} after ten good seconds");
-    assert!(ewma.read(at(1e6)) >= 1.0, "what was known is never unknown again");
+    for days in [1.0, 24.0, 25.0, 30.0, 49.0, 50.0, 75.0] {
+        let long_after = ewma.read(at(days * 86_400.0));
+        assert_eq!(long_after, 1.0, "after {days} days: what was known is never unknown again");
+    }
 }
 
 #[test]
@@ -249,6 +252,10 @@ fn a_clock_that_was_read_earlier_does_no_harm() {
     ewma.observe(Duration::ZERO, start + Duration::from_secs(2));
     assert_eq!(ewma.read(start + Duration::from_secs(3)), now);
     assert_eq!(ewma.read(start + Duration::from_secs(2)), now);
+    // Also where the count of milliseconds goes round.
+    let round = start + Duration::from_secs(1) + Duration::from_millis(1 << 32);
+    ewma.observe(Duration::from_secs(1), round);
+    assert_eq!(ewma.read(round - Duration::from_secs(30)), 1e6);
     ewma.observe(Duration::MAX, start + Duration::from_secs(3));
     assert!(ewma.read(start).is_finite());
 }

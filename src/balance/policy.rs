@@ -111,6 +111,10 @@ fn draw(candidates: impl Iterator<Item = Candidate> + Clone, chance: u64, except
 /// remember for as long: Finagle and Linkerd, from which this policy comes.
 const MEMORY: Duration = Duration::from_secs(10);
 
+/// A worker's clock is behind another's by less than this, in milliseconds: it is read every turn. What seems to be longer
+/// is a mean of which nothing was heard for weeks, by a count that goes round.
+const LATE: u32 = 60_000;
+
 /// How long a backend takes to answer: a mean that forgets (exponentially weighted), and believes bad news at once.
 ///
 /// A latency above the mean replaces it; below it, it pulls the mean down as slowly as time passes. And while nothing is
@@ -170,7 +174,7 @@ fn unpack(state: u64) -> (f32, u32) {
 /// What is left of a mean's say: e to the minus x, near enough, in arithmetic that is the same on every machine.
 fn decay(time: u32, then: u32) -> f32 {
     let passed = time.wrapping_sub(then);
-    if passed > u32::MAX / 2 {
+    if passed > u32::MAX - LATE {
         return 1.0; // another worker's clock was read later and its answer noted first
     }
     let x = Duration::from_millis(u64::from(passed)).as_secs_f32() / MEMORY.as_secs_f32();
