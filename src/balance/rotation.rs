@@ -80,7 +80,8 @@ impl Turns {
         self.second.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// To be held from when it is counted who is out, until one more is. Taken where something has failed only.
+    /// To be held from when it is counted who is out, until one more is. Taken only where something has failed, or has
+    /// stalled and may be ejected.
     fn ejecting(&self) -> MutexGuard<'_, ()> {
         self.ejecting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -440,7 +441,8 @@ impl Rotation {
     fn standing(&self, member: &Member, now: Instant) -> Standing {
         let backend = &member.backend;
         let awaited = backend.awaited();
-        if backend.health.has_stalled(now, awaited, &self.passive) {
+        // Asked before the lock, too: who may not be ejected may stand still for long, and is looked at in every choice.
+        if backend.health.has_stalled(now, awaited, &self.passive) && self.may_eject(backend) {
             let _one_at_a_time = self.turns.ejecting();
             let may_eject = |_| self.may_eject(backend);
             backend.health.tell(backend.health.stalled(now, awaited, &self.passive, may_eject));

@@ -1,6 +1,8 @@
 //! Who is chosen, as far as it shows only where every place is kept.
 
 use super::*;
+use std::sync::mpsc;
+use std::thread;
 
 const MAIN: bool = false;
 const BACKUP: bool = true;
@@ -135,6 +137,20 @@ fn of_those_who_could_serve_at_most_half_are_ejected_for_what_may_be_the_request
         let out: Vec<usize> = (0..members.len()).filter(|nth| health(*nth).is_out() && !down.contains(nth)).collect();
         assert_eq!(out, ejected, "{members:?}, {down:?} are down");
     }
+}
+
+#[test]
+fn who_stands_still_and_may_not_be_ejected_keeps_nobody_waiting_for_a_lock() {
+    let (rotation, now) = (Arc::new(rotation(Policy::RoundRobin, &[1])), Instant::now());
+    let _unanswered: Vec<Pick> = (0..8).map(|_| next(&rotation, &[], now)).collect();
+    let later = now + Duration::from_secs(60);
+    assert!(rotation.members()[0].backend.health.has_stalled(later, 8, &PassiveHealth::default()));
+    let held = rotation.turns.ejecting();
+    let (tell, told) = mpsc::channel();
+    let other = Arc::clone(&rotation);
+    thread::spawn(move || tell.send(next(&other, &[], later).nth).unwrap());
+    assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(0), "it need not wait");
+    drop(held);
 }
 
 #[test]
