@@ -125,7 +125,7 @@ impl Member {
 /// Whose turn it is.
 #[derive(Debug)]
 pub struct Pick {
-    /// The backend's place in the order.
+    /// The backend's number among the members.
     pub nth: usize,
     /// The exchange, counted in.
     pub place: InFlight,
@@ -371,9 +371,9 @@ impl Rotation {
         let preferred = match self.policy {
             Policy::RoundRobin => {
                 // Who comes back slowly gives a part of its turns away, and must not get them back here.
-                let full = || free().filter(|&nth| !self.is_ramping(nth, now));
-                match number.checked_rem(full().count()) {
-                    Some(turn) => full().nth(turn),
+                let at_full_share = || free().filter(|&nth| !self.is_ramping(nth, now));
+                match number.checked_rem(at_full_share().count()) {
+                    Some(turn) => at_full_share().nth(turn),
                     None => free().nth(number.checked_rem(free().count())?),
                 }
             }

@@ -147,7 +147,7 @@ impl Spares {
         let gone: Vec<Spare> = resting.extract_if(.., is_over).collect();
         self.note_count(&resting);
         drop(resting);
-        drop(gone); // closed outside the lock: each is a system call
+        drop(gone); // closed outside the lock: each is a system call, as is the look at one that stirs, but few do
     }
 
     /// Closes all but those that `keeps` says so of.
