@@ -174,13 +174,8 @@ impl Health {
     pub fn entered(&self, now: Instant, awaited: usize) {
         if awaited == 0 {
             self.note_progress(now); // it was idle: nobody could have expected an answer of it
-        }
-        // A few may have waited for long, and be slow. Where some of the many have left and others come, and it has
-        // answered none, its silence goes on.
-        if awaited + 1 == self.many.load(Ordering::Relaxed)
-            && self.crowded.load(Ordering::Relaxed) <= self.progress.load(Ordering::Relaxed)
-        {
-            self.crowded.store(self.clock(now), Ordering::Relaxed);
+        } else if awaited + 1 == self.many.load(Ordering::Relaxed) {
+            self.note_crowd(now);
         }
     }
 
@@ -310,6 +305,15 @@ impl Health {
         // Stored only when it changes: a thousand answers in a millisecond leave the others' copies of the line alone.
         if self.progress.load(Ordering::Relaxed) < now {
             self.progress.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// They have become many. A few may have waited for long, for what takes long. But where of the many some have left and
+    /// others come, and none was answered, the silence goes on.
+    #[cold] // hardly any request is the one with which they do, and all enter
+    fn note_crowd(&self, now: Instant) {
+        if self.crowded.load(Ordering::Relaxed) <= self.progress.load(Ordering::Relaxed) {
+            self.crowded.store(self.clock(now), Ordering::Relaxed);
         }
     }
 

@@ -254,12 +254,15 @@ impl Rotation {
             self.budget.deposit();
         }
         let tied = self.tied_to(wish, tried, now);
+        if let Some(nth) = tied
+            && let Some(pick) = self.enter(nth, By::Cookie, now)
+        {
+            return Ok(pick);
+        }
         let turn = (tied.is_none() && tried.is_empty()).then(|| self.turns.take());
-        let due = match tied {
-            Some(nth) => self.enter(nth, By::Cookie, now),
-            None => turn.and_then(|turn| self.in_turn(&self.order, turn, now)),
-        };
-        if let Some(pick) = due {
+        if let Some(turn) = turn
+            && let Some(pick) = self.in_turn(&self.order, turn, now)
+        {
             return Ok(pick);
         }
         // Drawn once for all looks from here on: were it drawn for each, a pair of backends might see only odd numbers.
