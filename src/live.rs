@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -47,16 +47,12 @@ impl Snapshot {
     }
 }
 
-/// Backends that are in no current snapshot, and may be there as long as something is in flight with them. One that comes
-/// back meanwhile is the same as before: else its limit would count nobody but those who are new.
-type Left = Vec<Weak<Backend>>;
-
 /// The snapshot that holds now.
 pub struct Live {
     current: Mutex<Arc<Snapshot>>,
     version: AtomicU64,
     /// Held by whoever makes a new snapshot out of the current one: of two at once, one would be lost. Never by a worker.
-    changing: Mutex<Left>,
+    changing: Mutex<()>,
     look_up: LookUp,
     /// How often another configuration was offered.
     pub reloads: Reloads,
@@ -149,12 +145,12 @@ impl Live {
     /// Puts a new snapshot in the place of the current one. Looks up the names of backends that are new. What was ordered
     /// before is forgotten: after a reload, what stands in the file holds.
     pub fn replace(&self, config: Config) {
-        let mut left = lock(&self.changing);
+        let _alone = lock(&self.changing);
         let old = self.current();
         let are_new = config.backends.iter().filter(|settings| addresses_in(&old, settings).is_empty());
         let found = find_all(are_new, &self.look_up);
         let addresses = |settings: &_| found_at(&found, settings).unwrap_or_else(|| addresses_in(&old, settings));
-        let new = self.put_in(config, &old, &mut left, Orders::new(), addresses);
+        let new = self.put_in(config, &old, Orders::new(), addresses);
         if !new.config.passive_health.enabled {
             for member in new.rotation.members() {
                 let health = &member.backend.health;
@@ -173,7 +169,7 @@ impl Live {
     /// every address of a name is a backend, the name stands for all of them. `None`: there is no such backend; else
     /// whether anything has changed.
     pub fn order(&self, name: &str, drain: bool) -> Option<bool> {
-        let mut left = lock(&self.changing);
+        let _alone = lock(&self.changing);
         let old = self.current();
         let members = old.rotation.members();
         let entry = old.config.backends.iter().find(|settings| settings.name == name);
@@ -191,7 +187,7 @@ impl Live {
             let mut orders = old.orders.clone();
             meant().for_each(|member| _ = orders.remove(&*member.backend.name));
             orders.insert(name.to_owned(), drain);
-            self.put_in(old.config.clone(), &old, &mut left, orders, |settings| addresses_in(&old, settings));
+            self.put_in(old.config.clone(), &old, orders, |settings| addresses_in(&old, settings));
         }
         Some(changes)
     }
@@ -207,23 +203,22 @@ impl Live {
     /// Names have been looked up again, and these were found, each at an address at least. A backend with many addresses
     /// moves; where every address is a backend of its own, they come and go.
     pub fn locate(&self, found: &[(Origin, Vec<SocketAddr>)]) {
-        let mut left = lock(&self.changing);
+        let _alone = lock(&self.changing);
         let old = self.current();
         let mut is_other = false;
         for settings in &old.config.backends {
             let Some(addresses) = found_at(found, settings) else { continue };
             if settings.expand {
                 is_other |= in_order(&addresses) != addresses_in(&old, settings);
-            } else {
-                let backends = old.rotation.members().iter().map(|member| &member.backend);
-                named(backends, &settings.name, &settings.origin).for_each(|backend| move_to(backend, &addresses));
+            } else if let Some(backend) = find(old.rotation.members(), &settings.name, &settings.origin) {
+                move_to(backend, &addresses);
             }
         }
         if !is_other {
             return;
         }
         let addresses = |settings: &_| found_at(found, settings).unwrap_or_else(|| addresses_in(&old, settings));
-        let new = self.put_in(old.config.clone(), &old, &mut left, old.orders.clone(), addresses);
+        let new = self.put_in(old.config.clone(), &old, old.orders.clone(), addresses);
         for late in only_in(&new, &old) {
             // Behind a name, one that comes back often has another address than before: it is spared like one.
             late.health.joins_late(Instant::now());
@@ -239,16 +234,13 @@ impl Live {
         &self,
         config: Config,
         old: &Snapshot,
-        left: &mut Left,
         mut orders: Orders,
         addresses: impl Fn(&BackendSettings) -> Vec<SocketAddr>,
     ) -> Arc<Snapshot> {
-        let stayed = old.rotation.members().iter().map(|member| Arc::clone(&member.backend));
-        let before: Vec<_> = stayed.chain(left.iter().filter_map(Weak::upgrade)).collect();
-        let backends = |settings| backends_of(settings, &addresses(settings), &before, &self.queue, &self.books);
+        let backends =
+            |settings| backends_of(settings, &addresses(settings), old.rotation.members(), &self.queue, &self.books);
         let mut members: Vec<_> = config.backends.iter().flat_map(backends).collect();
         for (backend, settings) in &mut members {
-            backend.come_back();
             let order = orders.get(&*backend.name).or_else(|| orders.get(&settings.name));
             settings.drain = order.copied().unwrap_or(settings.drain);
         }
@@ -262,10 +254,8 @@ impl Live {
         *current = Arc::clone(&new);
         self.version.fetch_add(1, Ordering::Release);
         drop(current);
-        left.retain(|one| one.upgrade().is_some_and(|backend| backend.is_retired()));
         for gone in only_in(old, &new) {
             gone.retire();
-            left.push(Arc::downgrade(gone));
         }
         new.rotation.serve_queue(Instant::now()); // a limit may have been raised
         self.queue.call_all(); // and whoever waits may go to somebody else
@@ -277,13 +267,13 @@ impl Live {
 fn backends_of(
     settings: &BackendSettings,
     addresses: &[SocketAddr],
-    before: &[Arc<Backend>],
+    before: &[Member],
     queue: &Arc<Queue>,
     books: &Books,
 ) -> Vec<(Arc<Backend>, BackendSettings)> {
     let backend = |name: &str, addresses: &[SocketAddr]| {
-        let is_the_same = |backend: &&Arc<Backend>| !settings.expand || *backend.addresses() == *addresses;
-        let stays = named(before.iter(), name, &settings.origin).find(is_the_same);
+        let stays = find(before, name, &settings.origin)
+            .filter(|backend| !settings.expand || *backend.addresses() == *addresses);
         let backend = stays.cloned().unwrap_or_else(|| {
             let origin = settings.origin.clone();
             let backend = Arc::new(Backend::in_books(name, origin, addresses.to_vec(), queue, books));
@@ -354,12 +344,9 @@ fn in_order(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     addresses
 }
 
-fn named<'b>(
-    backends: impl Iterator<Item = &'b Arc<Backend>>,
-    name: &str,
-    origin: &Origin,
-) -> impl Iterator<Item = &'b Arc<Backend>> {
-    backends.filter(move |backend| *backend.name == *name && backend.origin == *origin)
+fn find<'m>(members: &'m [Member], name: &str, origin: &Origin) -> Option<&'m Arc<Backend>> {
+    let mut backends = members.iter().map(|member| &member.backend);
+    backends.find(|backend| *backend.name == *name && backend.origin == *origin)
 }
 
 fn only_in<'s>(one: &'s Snapshot, other: &'s Snapshot) -> impl Iterator<Item = &'s Arc<Backend>> {

@@ -123,34 +123,6 @@ fn whoever_waits_after_a_failed_try_goes_to_a_backend_that_a_reload_brings() {
 }
 
 #[test]
-fn a_backend_that_one_reload_removes_and_the_next_brings_back_has_the_limit_that_it_had() {
-    let (gate, other) = (Gate::new(), named("other"));
-    let busy = behind(&gate);
-    let config = |backend: &Backend| {
-        let flags = ["--listen", "127.0.0.1:0", "--access-log", "off", "--max-in-flight", "1"];
-        Config::from_args(flags.into_iter().chain(["--backend", &backend.url()])).unwrap()
-    };
-    let balancer = Balancer::start(config(&busy)).unwrap();
-    let ask = || {
-        let mut client = Client::connect(balancer.address());
-        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        client
-    };
-    let mut first = ask();
-    busy.wait_for_requests(1);
-    balancer.reload(config(&other)).unwrap();
-    assert_eq!(ask().read_response("GET").text(), "other");
-    balancer.reload(config(&busy)).unwrap();
-    let mut second = ask();
-    eventually(|| placed(&balancer) == 2, "both are counted, one of them in the queue");
-    assert_eq!(balancer.figures().queue.length, 1);
-    gate.open();
-    assert_eq!(first.read_response("GET").text(), "good");
-    assert_eq!(second.read_response("GET").text(), "good");
-    assert_eq!(busy.accepted(), 1, "one at a time, and its connection is kept for the next");
-}
-
-#[test]
 fn a_tunnel_outlives_the_configuration_under_which_it_began() {
     let folder = Folder::new();
     let config = folder.path("config.toml");

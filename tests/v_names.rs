@@ -234,33 +234,6 @@ fn addresses_come_and_go_while_those_that_stay_keep_everything() {
 }
 
 #[test]
-fn an_address_that_comes_back_while_it_has_something_in_flight_is_the_backend_that_it_was() {
-    let gate = Gate::new();
-    let (flaps, other) = (gated("flaps", &gate), named("other"));
-    let names = NameServer::knowing(&[&flaps]);
-    let balancer = start(&format!("{POOL}max_in_flight = 1\n"), &["--slow-start", "0s"], &names);
-    let mut first = Client::connect(balancer.address());
-    first.send(GET.as_bytes());
-    flaps.wait_for_requests(1);
-    for _ in 0..2 {
-        for answer in [&[&other][..], &[&flaps, &other]] {
-            names.says(answer);
-            names.is_heard();
-        }
-        let mut client = Client::connect(balancer.address());
-        for _ in 0..4 {
-            client.send(GET.as_bytes());
-            assert_eq!(client.read_response("GET").text(), "other", "it is full, whoever has begun that");
-        }
-    }
-    gate.open();
-    assert_eq!(first.read_response("GET").text(), "flaps");
-    drop(first);
-    assert_eq!(share(&answers(&balancer, 4), "flaps"), 2);
-    assert_eq!(flaps.accepted(), 1, "and its connection was kept, as any other");
-}
-
-#[test]
 fn whoever_waits_in_the_queue_goes_to_the_addresses_that_there_are_now() {
     let (first_gate, second_gate) = (Gate::new(), Gate::new());
     let (full, new) = (gated("full", &first_gate), gated("new", &second_gate));

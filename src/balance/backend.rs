@@ -169,11 +169,6 @@ impl Backend {
         self.let_go();
     }
 
-    /// It is configured again, or still.
-    pub fn come_back(&self) {
-        self.retired.store(false, Ordering::SeqCst);
-    }
-
     /// Whether it is configured no more.
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::SeqCst)
