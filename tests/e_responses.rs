@@ -146,8 +146,11 @@ fn there_is_no_body_where_there_can_be_none_whatever_the_fields_say() {
         // That the next answer is understood shows that both connections stand where they should.
         client.send(request.as_bytes());
         assert_eq!(client.read_response(method).status, response.status, "{}", client.story());
+        // What a 204 announces that can't be there may come later, and be nobody's.
+        let in_vain = status.starts_with("204") && ["Content-Length: 5", "Transfer-Encoding: chunked"].contains(&line);
         if matches!(method, "GET" | "HEAD") {
-            assert_eq!(house.backend.accepted(), 1, "there was nothing to wait for: {}", client.story());
+            let connections = if in_vain { 2 } else { 1 };
+            assert_eq!(house.backend.accepted(), connections, "there was nothing to wait for: {}", client.story());
         }
     });
 }

@@ -966,7 +966,13 @@ fn a_refused_upgrade_leaves_a_usable_connection() {
 #[test]
 fn http_2_is_not_tunnelled() {
     let house = House::before(Backend::answering(OK));
-    let rows = [("h2c", None), ("H2C", None), ("h2c, echo/1", Some("echo/1")), ("echo/1, h2c", Some("echo/1"))];
+    let rows = [
+        ("h2c", None),
+        ("H2C", None),
+        ("HTTP/2.0, TLS/1.2, h2", None),
+        ("h2c, echo/1", Some("echo/1")),
+        ("echo/1, h2c, tls/1.0", Some("echo/1")),
+    ];
     each(rows, |(offer, left)| {
         let mut client = house.client();
         let lines = format!("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {offer}\r\nHTTP2-Settings: AAMAAABk");

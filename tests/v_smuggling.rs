@@ -12,6 +12,8 @@ mod support;
 use support::{Backend, Client, Gate, balancer, each, eventually};
 use threadbare::Balancer;
 
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
 /// What must never be asked for.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -417,4 +419,46 @@ fn a_response_that_hides_another_reaches_its_client_as_one_or_not_at_all() {
             assert!(response.status == 502 && !response.text().contains("evil"), "{}", client.story());
         }
     });
+}
+
+#[test]
+fn a_connection_that_somebody_has_logged_in_is_nobody_elses() {
+    // RFC 4559: such credentials hold for whatever comes by the connection next.
+    let rows = [("NTLM dA==", 2), ("negotiate dA==", 2), ("Negotiate", 2), ("Basic dA==", 1), ("NTLMv9 dA==", 1)];
+    each(rows, |(credentials, connections)| {
+        let backend = Backend::answering(OK);
+        let balancer = balancer(&[&backend.url()], &[]);
+        for lines in [&format!("Authorization: {credentials}\r\n"), ""] {
+            let mut client = Client::connect(balancer.address());
+            client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n").as_bytes());
+            assert_eq!(client.read_response("GET").text(), "ok", "{}", client.story());
+        }
+        assert_eq!(backend.accepted(), connections);
+    });
+}
+
+#[test]
+fn who_was_to_say_100_and_never_did_may_still_wait_for_the_body() {
+    for (says_100, connections) in [(true, 1), (false, 2)] {
+        let backend = Backend::start(move |connection| {
+            while let Some(head) = connection.read_head() {
+                if says_100 && head.get("Expect").is_some() {
+                    connection.send(b"HTTP/1.1 100 Continue\r\n\r\n");
+                }
+                connection.read_rest();
+                connection.send(OK.as_bytes());
+            }
+        });
+        let balancer = balancer(&[&backend.url()], &[]);
+        let mut client = Client::connect(balancer.address());
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi");
+        if says_100 {
+            assert_eq!(client.read_interim().status, 100);
+        }
+        assert_eq!(client.read_response("POST").text(), "ok", "{}", client.story());
+        let mut other = Client::connect(balancer.address());
+        other.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(other.read_response("GET").text(), "ok", "{}", other.story());
+        assert_eq!(backend.accepted(), connections);
+    }
 }

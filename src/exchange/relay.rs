@@ -71,6 +71,8 @@ struct Traits {
     is_idempotent: bool,
     is_bodiless: bool,
     may_stay: bool,
+    /// Its credentials are for one connection.
+    speaks_for_connection: bool,
     /// It asked for a 100, which has not come yet.
     awaits_continue: bool,
     /// The protocols that it offers to upgrade to.
@@ -124,6 +126,7 @@ impl Exchange {
                 is_idempotent: matches!(request.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"),
                 is_bodiless: request.framing == BodyFraming::None,
                 may_stay: client_may_stay(request.version, request.options),
+                speaks_for_connection: request.speaks_for_connection,
                 awaits_continue: request.expects_continue,
                 offered: match request.upgrades {
                     true => request.offered_protocols().map(Box::from).collect(),
@@ -433,7 +436,10 @@ impl Exchange {
                 (true, Version::Http10) => Persistence::StaysByRequest,
             },
             ends_with_close: ending == Endings::Close,
-            spare_life: backend_may_be_reused(response.version, response.options, response.framing)
+            spare_life: (backend_may_be_reused(response.version, response.options, response.framing)
+                && !response.announces_in_vain
+                && !self.traits.speaks_for_connection
+                && !self.traits.awaits_continue) // who never said 100 may not take what follows for the body
                 .then(|| spare_life(response.keep_alive_timeout, desk)),
         };
         match response.status {

@@ -5,6 +5,7 @@ use super::{Field, Flaw, head};
 /// The field names that a proxy reads, writes or removes. All others pass unread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Name {
+    Authorization,
     Connection,
     ContentLength,
     Date,
@@ -50,6 +51,7 @@ pub(super) fn recognise(name: &str) -> Name {
         (10, b'k') => ("keep-alive", Name::KeepAlive),
         (12, b'm') => ("max-forwards", Name::MaxForwards),
         (12, b'x') => ("x-request-id", Name::XRequestId),
+        (13, b'a') => ("authorization", Name::Authorization),
         (14, b'c') => ("content-length", Name::ContentLength),
         (14, b'h') => ("http2-settings", Name::Http2Settings),
         (15, b'x') => ("x-forwarded-for", Name::XForwardedFor),
@@ -82,6 +84,19 @@ fn is_same(name: &str, known: &str) -> bool {
 fn is_twin(name: &str, known: &str) -> bool {
     let same = |(a, b): (u8, u8)| a.eq_ignore_ascii_case(&b) || (b == b'-' && !a.is_ascii_alphanumeric());
     name.len() == known.len() && name.bytes().zip(known.bytes()).all(same)
+}
+
+/// Whether the name is one of the many `X-Forwarded-…`, by which backends are told where a request came from.
+pub(super) fn is_claim(name: &str) -> bool {
+    const PREFIX: &str = "x-forwarded-";
+    name.get(..PREFIX.len()).is_some_and(|start| is_twin(start, PREFIX))
+}
+
+/// Whether these credentials speak for all that comes by a connection, and not for a message (RFC 4559): whoever shares it
+/// is taken for their owner.
+pub(super) fn speak_for_connection(credentials: &[u8]) -> bool {
+    let scheme = credentials.split(|&byte| byte == b' ').next().unwrap_or_default();
+    [&b"ntlm"[..], b"negotiate"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
 }
 
 /// The elements of a comma-separated list, without the white space around them. Empty ones are kept: some lists may
@@ -129,6 +144,12 @@ pub struct ConnectionOptions {
     count: usize,
 }
 
+/// What Connection may not name in a request.
+pub(super) const NEEDED_OF_REQUEST: [&str; 4] = ["host", "content-length", "transfer-encoding", "authorization"];
+
+/// What it may not name in a response. (Transfer-Encoding ends here whether it is named or not, and some servers name it.)
+pub(super) const NEEDED_OF_RESPONSE: [&str; 1] = ["content-length"];
+
 /// More options than any head has use for: each field is compared with all that are named.
 const MOST_OPTIONS: usize = 100;
 
@@ -136,8 +157,8 @@ impl ConnectionOptions {
     /// Takes in one Connection line.
     ///
     /// # Errors
-    /// When it names a field that no hop may remove: whoever gets the rest would see another message.
-    pub(super) fn add(&mut self, value: &[u8]) -> Result<(), Flaw> {
+    /// When it names one of these fields, which no hop may remove: whoever gets the rest would see another message.
+    pub(super) fn add(&mut self, value: &[u8], needed: &[&str]) -> Result<(), Flaw> {
         for option in list(value) {
             self.count += 1;
             if self.count > MOST_OPTIONS {
@@ -148,10 +169,7 @@ impl ConnectionOptions {
                 o if o.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
                 o if o.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
                 o if o.is_empty() || o.eq_ignore_ascii_case(b"te") => {}
-                o if ["host", "content-length", "transfer-encoding", "authorization"]
-                    .iter()
-                    .any(|name| o.eq_ignore_ascii_case(name.as_bytes())) =>
-                {
+                o if needed.iter().any(|name| o.eq_ignore_ascii_case(name.as_bytes())) => {
                     return Err(Flaw::Syntax("Connection names a field that is not its to remove"));
                 }
                 _ => self.names_fields = true,
@@ -178,9 +196,8 @@ pub(super) fn connection_named<'f>(fields: &'f [Field<'_>]) -> impl Iterator<Ite
 /// Names that a trailer section may not carry on: they would steer framing, routing, authentication, caching or the
 /// next hop after the decision was made from the head (RFC 9110 section 6.5.1).
 pub(super) fn is_forbidden_in_trailers(name: &str) -> bool {
-    const FORBIDDEN: [&str; 23] = [
+    const FORBIDDEN: [&str; 22] = [
         "age",
-        "authorization",
         "cache-control",
         "close",
         "content-encoding",
@@ -203,5 +220,7 @@ pub(super) fn is_forbidden_in_trailers(name: &str) -> bool {
         "warning",
         "www-authenticate",
     ];
-    recognise(name) != Name::Other || FORBIDDEN.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
+    recognise(name) != Name::Other
+        || is_claim(name)
+        || FORBIDDEN.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
 }

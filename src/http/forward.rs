@@ -131,7 +131,11 @@ pub fn forward_request(request: &Request<'_, '_>, sender: &Sender<'_>) -> Forwar
                 Some(MaxForwards::AnswerHere) | None => write_field(&mut out, field.name, field.value),
             },
             Name::Expect if request.expects_continue => write_field(&mut out, field.name, field.value),
-            Name::Via | Name::Date | Name::Other => write_field(&mut out, field.name, field.value),
+            // A stranger tells nobody where the request came from.
+            Name::Other if sender.claims == Claims::Replaced && fields::is_claim(field.name) => {}
+            Name::Authorization | Name::Via | Name::Date | Name::Other => {
+                write_field(&mut out, field.name, field.value)
+            }
             // They end here, or are written afresh below.
             Name::Connection
             | Name::ContentLength
@@ -207,10 +211,11 @@ fn write_origin(out: &mut Vec<u8>, request: &Request<'_, '_>, sender: &Sender<'_
     let address = address_at..out.len();
     out.extend_from_slice(b"\r\n");
     write_first_claim(out, "X-Forwarded-Proto", earlier(Name::XForwardedProto), Some("http"));
-    write_first_claim(out, "X-Forwarded-Host", earlier(Name::XForwardedHost), request.authority);
+    let authority = request.authority.filter(|host| !host.is_empty());
+    write_first_claim(out, "X-Forwarded-Host", earlier(Name::XForwardedHost), authority);
 
     out.extend_from_slice(b"Forwarded: ");
-    write_earlier(out, earlier(Name::Forwarded));
+    write_earlier(out, earlier(Name::Forwarded).filter(|value| closes_quotes(value)));
     let (before, behind): (&[u8], &[u8]) = match sender.address.to_canonical() {
         IpAddr::V4(_) => (b"for=", b""),
         IpAddr::V6(_) => (b"for=\"[", b"]\""),
@@ -218,13 +223,27 @@ fn write_origin(out: &mut Vec<u8>, request: &Request<'_, '_>, sender: &Sender<'_
     out.extend_from_slice(before);
     out.extend_from_within(address);
     out.extend_from_slice(behind);
-    if let Some(host) = request.authority.filter(|host| !host.is_empty()) {
+    if let Some(host) = authority {
         let quote: &[u8] = if host.bytes().all(super::head::is_token_byte) { b"" } else { b"\"" };
         for piece in [b";host=", quote, host.as_bytes(), quote] {
             out.extend_from_slice(piece);
         }
     }
     out.extend_from_slice(b";proto=http\r\n");
+}
+
+/// Whether what is quoted in a value ends in it: else whatever is written behind it would be a part of the quote.
+fn closes_quotes(value: &[u8]) -> bool {
+    let mut is_quoted = false;
+    let mut bytes = value.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => is_quoted = !is_quoted,
+            b'\\' if is_quoted => _ = bytes.next(),
+            _ => {}
+        }
+    }
+    !is_quoted
 }
 
 /// What earlier hops have said, each with the comma behind it: ours comes last.
@@ -389,7 +408,8 @@ fn write_end_to_end_fields(out: &mut Vec<u8>, response: &Response<'_, '_>, endin
         }
         match fields::recognise(field.name) {
             Name::Trailer if trailers_pass => write_unfolded(out, field.name, field.value),
-            Name::Date
+            Name::Authorization
+            | Name::Date
             | Name::Expect
             | Name::Forwarded
             | Name::Host

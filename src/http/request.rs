@@ -34,6 +34,8 @@ pub struct Request<'t, 'b> {
     pub options: ConnectionOptions,
     /// `Expect: 100-continue`, where it means something: in HTTP/1.1, with a body.
     pub expects_continue: bool,
+    /// Its credentials speak for the connection on which it goes on: nobody else may have that one.
+    pub speaks_for_connection: bool,
     /// A real upgrade: HTTP/1.1, `Connection: upgrade`, and an Upgrade field that names more than `h2c`.
     pub upgrades: bool,
     /// Max-Forwards, on the two methods that have it.
@@ -114,9 +116,10 @@ impl<'t, 'b> Request<'t, 'b> {
         let mut ids = 0;
         let mut id = None;
         let mut passages = 0;
+        let mut speaks_for_connection = false;
         for field in fields {
             match fields::recognise(field.name) {
-                Name::Connection => options.add(field.value)?,
+                Name::Connection => options.add(field.value, &fields::NEEDED_OF_REQUEST)?,
                 Name::ContentLength => framing.add_length(field.value),
                 Name::TransferEncoding => framing.add_codings(field.value),
                 Name::Host => {
@@ -134,7 +137,8 @@ impl<'t, 'b> Request<'t, 'b> {
                 Name::Te => takes_trailers |= fields::list(field.value).any(is_trailers),
                 Name::MaxForwards => {
                     // The least of several: nobody gains a hop by saying it twice.
-                    let left = fields::decimal(field.value);
+                    let is_number = !field.value.is_empty() && field.value.iter().all(u8::is_ascii_digit);
+                    let left = is_number.then(|| fields::decimal(field.value).unwrap_or(u64::MAX));
                     max_forwards = max_forwards.into_iter().chain(left).min();
                 }
                 Name::XRequestId => {
@@ -142,6 +146,7 @@ impl<'t, 'b> Request<'t, 'b> {
                     id = head::token(field.value).filter(|id| id.len() <= 128);
                 }
                 Name::Via => passages += memchr::memmem::find_iter(field.value, VIA_NAME).count(),
+                Name::Authorization => speaks_for_connection |= fields::speak_for_connection(field.value),
                 Name::Date
                 | Name::Forwarded
                 | Name::Http2Settings
@@ -178,6 +183,7 @@ impl<'t, 'b> Request<'t, 'b> {
             framing,
             options,
             expects_continue,
+            speaks_for_connection,
             upgrades: offers_upgrade && options.upgrade && version == Version::Http11,
             max_forwards: max_forwards.filter(|_| forwards_count).map(|left| match left.checked_sub(1) {
                 None => MaxForwards::AnswerHere,
@@ -217,11 +223,11 @@ impl<'t, 'b> Request<'t, 'b> {
     }
 }
 
-/// Prior-knowledge HTTP/2 through us would be a tunnel past every rule here, so `h2c` is never offered on.
+/// Another HTTP through us, in the open or in TLS, would be a tunnel past every rule here, so it is never offered on.
 pub(super) fn offered_protocols(value: &[u8]) -> impl Iterator<Item = &str> {
     fields::list(value).filter_map(protocol).filter(|protocol| {
         let name = protocol.split('/').next();
-        !name.is_some_and(|name| name.eq_ignore_ascii_case("h2c"))
+        !name.is_some_and(|name| ["h2c", "h2", "http", "tls"].iter().any(|past| name.eq_ignore_ascii_case(past)))
     })
 }
 

@@ -23,6 +23,8 @@ pub struct Response<'t, 'b> {
     /// A Content-Length that may pass, where one may: equal to the framing's, or the one that HEAD and 304 tell of.
     pub(super) length: Option<u64>,
     pub(super) reason: Option<&'b [u8]>,
+    /// A 204 that announces a body, which it can't have: what may come all the same belongs to nobody.
+    pub announces_in_vain: bool,
     has_date: bool,
     pub(super) fields: &'t [Field<'b>],
 }
@@ -43,12 +45,13 @@ impl<'t, 'b> Response<'t, 'b> {
         let mut has_date = false;
         for field in fields {
             match fields::recognise(field.name) {
-                Name::Connection => options.add(field.value)?,
+                Name::Connection => options.add(field.value, &fields::NEEDED_OF_RESPONSE)?,
                 Name::ContentLength => framing.add_length(field.value),
                 Name::TransferEncoding => framing.add_codings(field.value),
                 Name::Date => has_date = true,
                 Name::KeepAlive => keep_alive_timeout = fields::list(field.value).find_map(timeout_parameter),
-                Name::Expect
+                Name::Authorization
+                | Name::Expect
                 | Name::Forwarded
                 | Name::Host
                 | Name::Http2Settings
@@ -77,7 +80,21 @@ impl<'t, 'b> Response<'t, 'b> {
             _ if framing.is_coded() => None,
             _ => framing.length()?,
         };
-        Ok(Response { version, status, framing: body, options, keep_alive_timeout, length, reason, has_date, fields })
+        let announces_in_vain =
+            status == 204 && (framing.is_coded() || !matches!(framing.length(), Ok(None | Some(0))));
+        let framing = body;
+        Ok(Response {
+            version,
+            status,
+            framing,
+            options,
+            keep_alive_timeout,
+            length,
+            reason,
+            announces_in_vain,
+            has_date,
+            fields,
+        })
     }
 
     /// An interim response: the final one is still to come. 101 is not one: nothing follows it but the new protocol.

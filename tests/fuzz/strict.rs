@@ -160,7 +160,7 @@ pub fn request(head: &Head<'_>) -> Result<Request, &'static str> {
     if passages >= 10 {
         return Err("a loop");
     }
-    connection_names_what_it_may(&fields)?;
+    connection_names_none_of(&fields, &[b"host", b"content-length", b"transfer-encoding", b"authorization"])?;
     let framing = match framing_fields(&fields, minor)? {
         None | Some(Framing::Length(0)) => Framing::None,
         Some(framing) => framing,
@@ -189,7 +189,7 @@ pub fn response(head: &Head<'_>, to_head: bool, mends: bool) -> Result<Response,
     if fields.len() > 256 {
         return Err("too many fields");
     }
-    connection_names_what_it_may(&fields)?;
+    connection_names_none_of(&fields, &[b"content-length"])?;
     let said = framing_fields(&fields, minor);
     let framing = match status {
         100..200 | 204 => Framing::None,
@@ -289,9 +289,11 @@ fn is_authority(bytes: &[u8]) -> bool {
     }
 }
 
-fn connection_names_what_it_may(fields: &[Field]) -> Result<(), &'static str> {
+fn connection_names_none_of(fields: &[Field], needed: &[&[u8]]) -> Result<(), &'static str> {
     let named = members(fields, b"connection");
-    let needed: [&[u8]; 4] = [b"host", b"content-length", b"transfer-encoding", b"authorization"];
+    if all(fields, b"connection").iter().flat_map(|value| value.split(|&byte| byte == b',')).count() > 100 {
+        return Err("more options than make sense");
+    }
     let names_needed = named.iter().any(|name| needed.iter().any(|needed| name.eq_ignore_ascii_case(needed)));
     if names_needed { Err("Connection names what every hop needs") } else { Ok(()) }
 }

@@ -69,9 +69,10 @@ fn fields_that_end_here_end_here() {
 #[test]
 fn connection_may_not_name_what_the_next_hop_must_have() {
     for name in ["Host", "content-length", "Transfer-Encoding", "AUTHORIZATION"] {
+        let of_response = (name == "content-length").then_some(SYNTAX);
         for lines in [format!("Connection: {name}"), format!("Connection: close,\t{name} ,x")] {
             assert_eq!(refusal_of_request(get(&[&lines])), Some(SYNTAX), "{lines:?}");
-            assert_eq!(refusal_of_response(head("HTTP/1.1 200 OK", &[&lines])), Some(SYNTAX), "{lines:?}");
+            assert_eq!(refusal_of_response(head("HTTP/1.1 200 OK", &[&lines])), of_response, "{lines:?}");
         }
     }
 }
@@ -280,7 +281,8 @@ fn an_address_is_written_as_each_field_wants_it() {
         let written = forwarded(head("GET / HTTP/1.1", &[&format!("Host: {host}")]), &Sender { address, ..STRANGER });
         assert_eq!(values(&written, "x-forwarded-for"), [x_forwarded_for]);
         assert_eq!(values(&written, "forwarded"), [element]);
-        assert_eq!(values(&written, "x-forwarded-host"), [host]);
+        let hosts: &[&str] = if host.is_empty() { &[] } else { &[host] };
+        assert_eq!(values(&written, "x-forwarded-host"), hosts);
     }
 }
 
@@ -319,7 +321,7 @@ fn max_forwards_counts_down_on_the_two_methods_that_have_it() {
         ("OPTIONS", "+1", None, "+1"),
         ("OPTIONS", "x", None, "x"),
         ("OPTIONS", "", None, ""),
-        ("OPTIONS", "18446744073709551616", None, "18446744073709551616"),
+        ("OPTIONS", "18446744073709551616", Some(MaxForwards::Left(u64::MAX - 1)), "18446744073709551614"),
     ];
     for (method, value, expected, written) in rows {
         let head = head(&format!("{method} / HTTP/1.1"), &["Host: a", &format!("Max-Forwards: {value}")]);
