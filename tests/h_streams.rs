@@ -1002,6 +1002,21 @@ fn a_tunnel_that_nobody_uses_is_closed() {
     house.comes_to_rest();
 }
 
+#[test]
+fn a_tunnel_that_is_cut_with_bytes_undelivered_does_not_end_as_if_it_were_whole() {
+    let house = House::with(
+        Backend::start(|connection| {
+            connection.read_request();
+            connection.send(SWITCH.as_bytes());
+            while connection.send(&[b'x'; 100_000]) {}
+        }),
+        &["--tunnel-timeout", "300ms"],
+    );
+    let mut client = tunnel(&house);
+    eventually(|| house.balancer.counters().in_flight == 0, "nothing moves, so it is cut");
+    assert_eq!(client.try_to_end().1, End::Reset);
+}
+
 /// Uses a tunnel in one direction alone, for longer than it may be idle; it must not be closed.
 fn use_tunnel(direction: &'static str) {
     let timeout = Duration::from_millis(1000);

@@ -17,10 +17,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use support::{
     Backend, BackendSide, BlackHole, Client, End, Framing, Gate, PATIENCE, TempFile, balancer, each, eventually,
 };
 use threadbare::Balancer;
+use threadbare::error::Fault;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
@@ -218,6 +220,20 @@ fn a_failure_is_told_as_what_it_is_where_the_others_drain_or_are_down() {
         assert_eq!((figures.failed(), figures.refused(), retries), (1, 0, 0));
     }
     assert!(drains.requests().is_empty());
+}
+
+#[test]
+fn what_is_short_here_is_not_held_against_a_backend_and_what_leads_nowhere_is() {
+    let rows = [
+        (Errno::MFILE, "out-of-descriptors"),
+        (Errno::NOBUFS, "out-of-descriptors"),
+        // No port that is free towards this one, or no way to addresses of its kind: another may be reached.
+        (Errno::ADDRNOTAVAIL, "backend-unreachable"),
+        (Errno::NETUNREACH, "backend-unreachable"),
+        (Errno::CONNREFUSED, "backend-refused"),
+        (Errno::TIMEDOUT, "backend-connect-timeout"),
+    ];
+    each(rows, |(error, word)| assert_eq!(Fault::of_dial(&error.into()).reason.word(), word));
 }
 
 #[test]

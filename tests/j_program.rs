@@ -359,6 +359,21 @@ fn what_a_drain_does_not_finish_in_time_is_cut() {
 }
 
 #[test]
+fn a_drain_answers_what_has_come_before_it_though_nobody_had_seen_it_yet() {
+    let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let mut program = Program::start(["--workers", "1", "--drain-idle", "1ms", &backend.url()]);
+    let mut clients: Vec<Client> = (0..100).map(|_| Client::connect(program.address())).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(get(client).status, 200));
+    // As if the machine had been too busy for us.
+    program.signal(Signal::STOP);
+    clients.iter_mut().for_each(|client| client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    program.terminate();
+    program.signal(Signal::CONT);
+    clients.iter_mut().for_each(|client| assert_eq!(client.read_response("GET").status, 200, "{}", client.story()));
+    assert_eq!(program.exit_code(), 0);
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once() {
     each([[Signal::TERM, Signal::TERM], [Signal::INT, Signal::INT], [Signal::TERM, Signal::INT]], |[first, second]| {
         let gate = Gate::new();

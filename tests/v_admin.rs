@@ -339,6 +339,23 @@ fn eight_may_watch_and_the_ninth_is_told_so() {
 }
 
 #[test]
+fn it_is_ready_again_when_a_backend_may_be_tried_though_no_request_comes() {
+    let refusing = Backend::refusing();
+    let balancer = glass(&[&refusing.url()], &["--failures", "1"]);
+    let is_ready = || get(&balancer, "/readyz").status == 200;
+    let fails = || {
+        let mut client = Client::connect(balancer.address());
+        client.send(GET.as_bytes());
+        client.read_response("GET").status == 502 && !is_ready()
+    };
+    eventually(fails, "its only backend is out");
+    eventually(
+        is_ready,
+        "whoever is to send requests here would never know that it is back, if they were to wait for it",
+    );
+}
+
+#[test]
 fn it_is_not_ready_while_it_drains_or_has_no_backend_and_answers_to_the_end() {
     let gate = Gate::new();
     let backend = {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use program::{Program, command};
-use support::{Backend, Client, Gate, Response, TempFile, eventually, placed};
+use support::{Backend, BlackHole, Client, Gate, Response, TempFile, eventually, placed};
 use threadbare::live::LookUp;
 use threadbare::{Balancer, Config};
 
@@ -177,6 +177,21 @@ fn a_backend_is_not_held_to_account_for_an_address_while_it_has_another() {
         assert_eq!(ask(&balancer, GET).status, status);
         assert_eq!(balancer.figures().backends.remove(0).balance.ejections, ejections, "{status}");
     }
+}
+
+#[test]
+fn who_leaves_while_one_address_after_the_other_is_silent_tells_of_the_backend_all_the_same() {
+    let Some(holes) = (0..3).map(|_| BlackHole::open()).collect::<Option<Vec<BlackHole>>>() else { return };
+    let names = NameServer::default();
+    *names.answer.lock().unwrap() = Some(holes.iter().map(BlackHole::address).collect());
+    let flags = ["--connect-timeout", "300ms", "--failures", "1"];
+    let balancer = start("[[backend]]\nurl = \"http://pool.test\"\n", &flags, &names);
+    let mut client = Client::connect(balancer.address());
+    client.send(GET.as_bytes());
+    eventually(|| balancer.counters().dials == 2, "the second address is tried");
+    drop(client);
+    let ejections = || balancer.figures().backends.remove(0).balance.ejections;
+    eventually(|| ejections() == 1, "it is ejected");
 }
 
 #[test]

@@ -190,10 +190,16 @@ impl House {
     /// Why no requests should be sent here, if none should.
     pub(super) fn unready(&self) -> Option<&'static str> {
         let (snapshot, now) = (self.snapshot(), Instant::now());
+        // One whose trial is due counts: it takes a request to try it, and where nobody is ready none is sent.
+        let may_serve = |condition| match condition {
+            Condition::Up | Condition::OnTrial(_) => true,
+            Condition::Ejected(_, due) => due.is_zero(),
+            Condition::Down => false,
+        };
         let mut members = snapshot.rotation.members().iter().filter(|member| !member.drain);
         if self.shared.is_leaving.load(Ordering::Relaxed) {
             Some("draining")
-        } else if !members.any(|member| member.backend.health.condition(now) == Condition::Up) {
+        } else if !members.any(|member| may_serve(member.backend.health.condition(now))) {
             Some("no backend is up")
         } else {
             None

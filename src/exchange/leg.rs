@@ -103,6 +103,11 @@ impl Leg {
         !self.is_spare() && self.connect.is_none()
     }
 
+    /// It goes to another address than the one that was tried first, and nobody knows whether there is somebody either.
+    pub(super) fn is_another_try(&self) -> bool {
+        self.is_connecting() && self.asked.addresses_tried > 0
+    }
+
     /// Writes a head, and what was collected behind it, from `sent` on. Returns how much was taken and how much is left.
     pub(super) fn write_head(
         &mut self,

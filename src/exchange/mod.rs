@@ -47,7 +47,7 @@ use crate::http::{
     understood_line,
 };
 use crate::metrics::WaitsFor;
-use crate::net::{Accepted, Connection, Presence, Promise, Wants, Watch};
+use crate::net::{Accepted, Connection, Glance, Presence, Promise, Wants, Watch};
 use answer::Body;
 use door::Unintroduced;
 use gather::{Gather, Gathered, Missing, PORTION};
@@ -166,9 +166,10 @@ impl Client {
         (self.is_known || self.since.elapsed() >= REST).then_some(self.since)
     }
 
-    /// Whether its next request may be on its way: it has never asked, or has had its answer for less than `pause`.
+    /// Whether its next request may be on its way: it has never asked, or has had its answer for less than `pause`. Or it is
+    /// here, and nobody has seen it yet.
     pub fn may_be_about_to_ask(&self, pause: Duration) -> bool {
-        !self.is_known || self.since.elapsed() < pause
+        !self.is_known || self.since.elapsed() < pause || self.connection.glance() == Glance::Bytes
     }
 
     /// Does everything that can be done now without waiting.
@@ -458,6 +459,7 @@ impl Client {
             Phase::Tunnelling(mut tunnel) => {
                 self.connection.note(format_args!("the tunnel fails: {fault}"));
                 tunnel.count_out(Some(fault.reason), desk);
+                tunnel.cut(&self.connection);
                 self.hang_up(desk);
             }
             Phase::Introduction | Phase::Idle | Phase::Lingering(_) => self.hang_up(desk),

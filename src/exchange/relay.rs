@@ -218,11 +218,15 @@ impl Exchange {
             // A backend that closes a connection which it kept is no news.
             Some(_) if was_spare && fault.reason == Reason::BackendClosedBeforeResponse => return,
             Some(failure) => failure,
+            // It may have left for the sake of addresses where nobody answers, each of which takes its time.
+            None if fault.reason == Reason::ClientGone && self.leg.as_ref().is_some_and(Leg::is_another_try) => {
+                Failure::Refused
+            }
             None => return,
         };
         let asked = self.leg.as_mut().map(|leg| &mut leg.asked).or(self.asked.as_mut());
         if let Some(asked) = asked.filter(|_| self.said != Said::Head) {
-            if failure == Failure::Refused && asked.has_another_address() {
+            if fault.reason.failure() == Some(Failure::Refused) && asked.has_another_address() {
                 return; // which is tried next: it may let us in
             }
             let trial: Option<Trial> = asked.trial.take();

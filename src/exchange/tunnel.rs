@@ -98,6 +98,13 @@ impl Tunnel {
         self.leg.connection.reset_on_close();
     }
 
+    /// Ends it from here.
+    pub(super) fn cut(&self, client: &Connection) {
+        if self.up.pump.waits_for_sink() || self.down.pump.waits_for_sink() {
+            self.break_off(client);
+        }
+    }
+
     /// Counts the exchange out of the books.
     pub(super) fn count_out(&mut self, reason: Option<Reason>, desk: &mut Desk) {
         let bytes_in = self.bytes_in + self.up.pump.carried();

@@ -27,10 +27,7 @@ pub fn is_out_of_descriptors(error: &io::Error) -> bool {
 }
 
 /// Whether an error means that this process, or this machine, has run out of what sockets are made of. Not the peer's
-/// doing, and often over in a moment.
+/// doing, and often over in a moment. (That there is no port left on our side, or no address, holds for one peer alone.)
 pub fn is_shortage(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL)
-    )
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
