@@ -169,6 +169,46 @@ fn what_is_under_way_when_a_name_moves_is_finished_and_its_connection_is_not_kep
 }
 
 #[test]
+fn an_address_that_stays_keeps_its_connections_while_others_come_and_go() {
+    let (stays, goes) = (named("stays"), named("goes"));
+    let names = NameServer::knowing(&[&stays, &goes]);
+    let balancer = start(ONE, &["--spare-timeout", "1h"], &names);
+    for answer in [&[&stays][..], &[&stays, &goes], &[&stays], &[&stays, &goes]] {
+        assert_eq!(share(&answers(&balancer, 4), "stays"), 4);
+        names.says(answer);
+        names.is_heard();
+    }
+    assert_eq!(share(&answers(&balancer, 4), "stays"), 4);
+    assert_eq!(stays.accepted(), 1, "it was there all the time");
+}
+
+#[test]
+fn what_is_under_way_is_kept_afterwards_if_its_address_has_stayed_and_not_if_it_has_only_come_back() {
+    let gate = Gate::new();
+    let (stays, returns) = (gated("stays", &gate), gated("returns", &gate));
+    let names = NameServer::knowing(&[&returns, &stays]);
+    let balancer = start(ONE, &["--spare-timeout", "1h"], &names);
+    let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(balancer.address())).collect();
+    clients[0].send(GET.as_bytes());
+    returns.wait_for_requests(1);
+    names.says(&[&stays]);
+    names.is_heard();
+    clients[1].send(GET.as_bytes());
+    stays.wait_for_requests(1);
+    for answer in [&[&stays, &returns][..], &[&stays], &[&stays, &returns]] {
+        names.says(answer);
+        names.is_heard();
+    }
+    gate.open();
+    assert_eq!(clients[1].read_response("GET").text(), "stays");
+    assert_eq!(clients[0].read_response("GET").text(), "returns");
+    returns.wait_until("another machine may have that address now", |record| record.open == 0);
+    drop(clients);
+    assert_eq!(share(&answers(&balancer, 4), "stays"), 4);
+    assert_eq!(stays.accepted(), 1, "it was there all the time");
+}
+
+#[test]
 fn a_backend_is_not_held_to_account_for_an_address_while_it_has_another() {
     let (refusing, refusing_too, good) = (Backend::refusing(), Backend::refusing(), named("good"));
     for (second, status, ejections) in [(&good, 200, 0), (&refusing_too, 502, 1)] {

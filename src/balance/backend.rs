@@ -4,10 +4,11 @@ use super::queue::Queue;
 use super::spares::{Need, Spares};
 use super::{Account, Books, Ewma, Health, Origin};
 use crate::net::Connection;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 /// A server that answers requests.
@@ -18,9 +19,9 @@ pub struct Backend {
     /// How the operator named it.
     pub origin: Origin,
     /// Where it is; empty while its name has no address.
-    addresses: RwLock<Arc<[SocketAddr]>>,
-    /// How often one of them has gone. Changes under their lock; a connection has on it what it was when it was dialled.
-    moves: AtomicU32,
+    whereabouts: RwLock<Whereabouts>,
+    /// Whether one of its addresses has ever gone. Changes under their lock.
+    has_moved: AtomicBool,
     /// Which of them answered last.
     preferred: AtomicUsize,
     /// Whether it is fit for requests.
@@ -60,8 +61,8 @@ impl Backend {
         Backend {
             name: name.into(),
             origin,
-            addresses: RwLock::new(addresses.into()),
-            moves: AtomicU32::new(0),
+            whereabouts: RwLock::new(Whereabouts::at(&addresses)),
+            has_moved: AtomicBool::new(false),
             preferred: AtomicUsize::new(0),
             health: Arc::new(Health::of_account(Instant::now(), Some(Arc::clone(&account)))),
             latency: Ewma::new(Instant::now()),
@@ -101,15 +102,10 @@ impl Backend {
     /// # Errors
     /// The kernel's, for what it can say at once.
     pub fn dial(&self, client: &Connection, nth: usize) -> io::Result<Connection> {
-        let (addresses, moves) = {
-            let addresses = self.addresses.read().unwrap_or_else(PoisonError::into_inner);
-            (Arc::clone(&addresses), self.moves.load(Ordering::SeqCst))
-        };
-        let nth = nth.checked_rem(addresses.len());
         let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        let address = nth.and_then(|nth| addresses.get(nth)).ok_or_else(none)?;
-        let mut connection = client.dial(*address)?;
-        connection.set_mark(moves);
+        let (address, number) = self.whereabouts().nth(nth).ok_or_else(none)?; // unlocked before it is dialled
+        let mut connection = client.dial(address)?;
+        connection.set_mark(number);
         self.account.dials.fetch_add(1, Ordering::Relaxed);
         Ok(connection)
     }
@@ -133,7 +129,11 @@ impl Backend {
 
     /// Its addresses.
     pub fn addresses(&self) -> Arc<[SocketAddr]> {
-        Arc::clone(&self.addresses.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.whereabouts().addresses)
+    }
+
+    fn whereabouts(&self) -> RwLockReadGuard<'_, Whereabouts> {
+        self.whereabouts.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its addresses, the preferred one first.
@@ -145,17 +145,17 @@ impl Backend {
     }
 
     /// Its name has been looked up again. Says whether that has changed anything; the same in another order, or one of
-    /// them twice, is no change, since many name servers give them in turns. Once an address is gone, no connection is
-    /// kept that was dialled before.
+    /// them twice, is no change, since many name servers give them in turns. Once an address is gone, no connection to it
+    /// is kept.
     pub fn move_to(&self, addresses: &[SocketAddr]) -> bool {
-        let mut current = self.addresses.write().unwrap_or_else(PoisonError::into_inner);
-        let none_is_gone = current.iter().all(|one| addresses.contains(one));
-        if none_is_gone && addresses.iter().all(|one| current.contains(one)) {
+        let mut current = self.whereabouts.write().unwrap_or_else(PoisonError::into_inner);
+        let none_is_gone = current.addresses.iter().all(|one| addresses.contains(one));
+        if none_is_gone && addresses.iter().all(|one| current.addresses.contains(one)) {
             return false;
         }
-        *current = addresses.into();
+        current.change(addresses);
         if !none_is_gone {
-            self.moves.fetch_add(1, Ordering::SeqCst);
+            self.has_moved.store(true, Ordering::Release);
         }
         drop(current);
         self.preferred.store(0, Ordering::Relaxed);
@@ -188,7 +188,14 @@ impl Backend {
     /// Whether this connection may be kept. One to an address that is gone would be used again and again, and last as long
     /// as requests come.
     fn keeps(&self, connection: &Connection) -> bool {
-        !self.is_retired() && connection.mark() == self.moves.load(Ordering::SeqCst)
+        !self.is_retired() && !self.has_left(connection)
+    }
+
+    /// Whether the address that this connection was dialled to is gone; even where the same one has come back since, for
+    /// what is there now may be another machine.
+    pub fn has_left(&self, connection: &Connection) -> bool {
+        // Most backends never move: they are not to pay for a lock at every request.
+        self.has_moved.load(Ordering::Acquire) && !self.whereabouts().includes(connection.mark())
     }
 
     /// A kept connection was closed by the backend when it was used again, this long after it had been rested.
@@ -233,6 +240,46 @@ impl Backend {
 
     pub(super) fn is_wanted_by_one_less(&self) {
         self.wanted.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The addresses of a backend. Each has a number for as long as it stays, which is put on every connection to it; one
+/// that comes back has another.
+#[derive(Debug, Default)]
+struct Whereabouts {
+    addresses: Arc<[SocketAddr]>,
+    numbers: HashMap<SocketAddr, u32>,
+    /// The number that was given last.
+    last: u32,
+}
+
+impl Whereabouts {
+    fn at(addresses: &[SocketAddr]) -> Whereabouts {
+        let mut whereabouts = Whereabouts::default();
+        whereabouts.change(addresses);
+        whereabouts
+    }
+
+    /// Those that stay keep their numbers.
+    fn change(&mut self, addresses: &[SocketAddr]) {
+        self.addresses = addresses.into();
+        self.numbers.retain(|one, _| addresses.contains(one));
+        for one in addresses {
+            self.numbers.entry(*one).or_insert_with(|| {
+                self.last = self.last.wrapping_add(1); // after four billion the first is long gone
+                self.last
+            });
+        }
+    }
+
+    /// One of the addresses, counted round and round, and its number.
+    fn nth(&self, nth: usize) -> Option<(SocketAddr, u32)> {
+        let one = *self.addresses.get(nth.checked_rem(self.addresses.len())?)?;
+        Some((one, *self.numbers.get(&one)?))
+    }
+
+    fn includes(&self, number: u32) -> bool {
+        self.numbers.values().any(|one| *one == number)
     }
 }
 
