@@ -1,7 +1,9 @@
 //! Looks the names of backends up again, now and then, in a thread of its own: a resolver may take its time.
 //!
 //! The last good answer stays. A backend whose name had no address when it was configured gets one as soon as there is
-//! one: such names are asked for every second. What comes of another answer is the business of `live`.
+//! one: such names are asked for every second, unless the resolver takes longer. It often does for a name that it doesn't
+//! find: so these have rounds of their own, and the others wait for one of them at most. What comes of another answer is
+//! the business of `live`.
 
 use crate::balance::BackendSettings;
 use crate::live::Live;
@@ -31,26 +33,25 @@ impl Names {
         let is_stopped = Arc::clone(&stopped);
         let thread = thread::Builder::new().name("names".to_owned()).spawn(move || {
             let live = (*live).as_ref();
-            let (mut last, mut dice) = (Instant::now(), roll()); // the start has just looked
+            let found = Round::begun(Whom::Found); // the start has just looked
+            look_up(live, Whom::Missing); // and had less patience
+            let mut rounds = [found, Round::begun(Whom::Missing)]; // in this order, when both are due
             while !is_stopped.load(Ordering::Acquire) {
-                let time_left = |last: Instant, dice| {
-                    let interval = live.current().config.balance.resolve_interval; // a reload may have changed it
-                    with_jitter(interval, dice).saturating_sub(last.elapsed())
-                };
-                let is_due = time_left(last, dice).is_zero();
-                look_up(live, is_due);
-                if is_due {
-                    (last, dice) = (Instant::now(), roll());
+                for round in &mut rounds {
+                    if round.time_left(live).is_zero() {
+                        look_up(live, round.whom);
+                        *round = Round::begun(round.whom);
+                    }
                 }
-                let left = time_left(last, dice);
-                thread::park_timeout(if live.lacks_address() { left.min(EAGER) } else { left });
+                let left = rounds.iter().map(|round| round.time_left(live)).min();
+                thread::park_timeout(left.unwrap_or_default());
             }
         })?;
         Ok(Names { stopped, thread })
     }
 
     /// Another configuration holds: its interval counts from the last look, and a new name without an address is asked for
-    /// again.
+    /// again within a second.
     pub fn wake(&self) {
         self.thread.thread().unpark();
     }
@@ -63,12 +64,46 @@ impl Drop for Names {
     }
 }
 
-/// Looks up all names, or those alone that have no address yet.
-fn look_up(live: &Live, all: bool) {
+/// Whose turn it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    /// Names that have an address.
+    Found,
+    /// Names that have had none yet.
+    Missing,
+}
+
+/// When names of one kind were looked up last.
+struct Round {
+    whom: Whom,
+    last: Instant,
+    dice: u32,
+}
+
+impl Round {
+    fn begun(whom: Whom) -> Round {
+        Round { whom, last: Instant::now(), dice: roll() }
+    }
+
+    /// How long until the next.
+    fn time_left(&self, live: &Live) -> Duration {
+        let interval = with_jitter(live.current().config.balance.resolve_interval, self.dice); // a reload may have changed it
+        let interval = match self.whom {
+            Whom::Found => interval,
+            Whom::Missing if live.lacks_address() => interval.min(EAGER),
+            Whom::Missing => return Duration::MAX,
+        };
+        interval.saturating_sub(self.last.elapsed())
+    }
+}
+
+/// Looks these names up, one after the other.
+fn look_up(live: &Live, whom: Whom) {
     let mut found = Vec::new();
     let snapshot = live.current();
-    let is_asked_for =
-        |settings: &&BackendSettings| !settings.origin.is_address() && (all || snapshot.lacks_address(settings));
+    let is_asked_for = |settings: &&BackendSettings| {
+        !settings.origin.is_address() && (whom == Whom::Missing) == snapshot.lacks_address(settings)
+    };
     for settings in snapshot.config.backends.iter().filter(is_asked_for) {
         match live.look_up(&settings.origin) {
             Ok(addresses) if addresses.is_empty() => {}

@@ -11,6 +11,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use program::{Program, command};
 use support::{Backend, BlackHole, Client, Gate, Response, TempFile, eventually, placed};
@@ -389,6 +391,33 @@ fn a_resolver_that_hangs_holds_up_nobody_else() {
     balancer.reload(settings).unwrap();
     gate.open();
     eventually(|| ask(&balancer, GET).text() == "found", "an answer that was late counts all the same");
+}
+
+#[test]
+fn a_name_that_takes_long_not_to_be_found_is_not_asked_for_twice_before_the_others_are_asked() {
+    const INTERVAL: Duration = Duration::from_millis(20);
+    let good = named("good");
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let look_up: LookUp = {
+        let (asked, address) = (Arc::clone(&asked), good.address());
+        Arc::new(move |origin| {
+            let is_good = origin.to_string().contains("one.test");
+            asked.lock().unwrap().push(if is_good { "good" } else { "lost" });
+            if is_good {
+                return Ok(vec![address]);
+            }
+            thread::sleep(2 * INTERVAL); // so that the good one is due by now
+            thread::current().unpark(); // and whoever asks is woken before his time, as by a reload
+            Err(io::Error::other("no such name, says the test"))
+        })
+    };
+    let text = format!("[[backend]]\nname = \"lost\"\nurl = \"http://lost.test\"\n{ONE}");
+    let settings = config(&text, &["--resolve-interval", "20ms"]);
+    let balancer = Balancer::start_with(Vec::new(), settings, look_up).unwrap();
+    eventually(|| asked.lock().unwrap().len() >= 12, "they are asked for again and again");
+    drop(balancer);
+    let asked = asked.lock().unwrap()[2..].to_vec(); // the start asks for both at once
+    assert!(asked.windows(2).all(|two| two != ["lost"; 2]), "{asked:?}");
 }
 
 #[test]
