@@ -237,6 +237,22 @@ fn who_leaves_while_one_address_after_the_other_is_silent_tells_of_the_backend_a
 }
 
 #[test]
+fn what_an_address_does_that_is_gone_is_not_held_against_where_the_name_is_now() {
+    let Some(hole) = BlackHole::open() else { return };
+    let good = named("good");
+    let names = NameServer::default();
+    *names.answer.lock().unwrap() = Some(vec![hole.address()]);
+    let flags = ["--connect-timeout", "1s", "--failures", "1"];
+    let balancer = start("[[backend]]\nurl = \"http://pool.test\"\n", &flags, &names);
+    let mut client = Client::connect(balancer.address());
+    client.send(GET.as_bytes());
+    eventually(|| balancer.counters().dials == 1, "the old address is tried");
+    names.says(&[&good]);
+    assert_eq!(client.read_response("GET").status, 504, "{}", client.story());
+    assert_eq!(balancer.figures().backends.remove(0).balance.ejections, 0);
+}
+
+#[test]
 fn what_state_backup_and_limit_say_holds_for_each_address() {
     let (one, two, other) = (named("one"), named("two"), named("other"));
     let names = NameServer::knowing(&[&one, &two]);

@@ -224,6 +224,9 @@ impl Exchange {
             }
             None => return,
         };
+        if self.leg.as_ref().is_some_and(|leg| leg.asked.place.has_left(&leg.connection)) {
+            return; // what an address does that is the backend's no more tells nothing of it
+        }
         let asked = self.leg.as_mut().map(|leg| &mut leg.asked).or(self.asked.as_mut());
         if let Some(asked) = asked.filter(|_| self.said != Said::Head) {
             if fault.reason.failure() == Some(Failure::Refused) && asked.has_another_address() {
