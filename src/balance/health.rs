@@ -173,7 +173,9 @@ impl Health {
     /// begun, don't count there.
     pub fn entered(&self, now: Instant, awaited: usize) {
         if awaited == 0 {
-            self.note_progress(now); // it was idle: nobody could have expected an answer of it
+            // It was idle: nobody could have expected an answer of it. A moment ago, so that those who become many in
+            // the same one have come since.
+            self.note_progress(self.clock(now).saturating_sub(1));
         } else if awaited + 1 == self.many.load(Ordering::Relaxed) {
             self.note_crowd(now);
         }
@@ -181,7 +183,7 @@ impl Health {
 
     /// The backend has answered a request: a whole head has come, whatever its status.
     pub fn answered(&self, trial: Option<Trial>, now: Instant) -> Option<Flip> {
-        self.note_progress(now);
+        self.note_progress(self.clock(now));
         let claim = trial.map(Trial::settle);
         if claim.is_none() && self.word.load(Ordering::Relaxed) & (MARKED | EJECTED) == 0 {
             return None;
@@ -300,8 +302,7 @@ impl Health {
         Duration::from_millis(self.clock(now).saturating_sub(since))
     }
 
-    fn note_progress(&self, now: Instant) {
-        let now = self.clock(now);
+    fn note_progress(&self, now: u64) {
         // Stored only when it changes: a thousand answers in a millisecond leave the others' copies of the line alone.
         if self.progress.load(Ordering::Relaxed) < now {
             self.progress.store(now, Ordering::Relaxed);

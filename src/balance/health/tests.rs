@@ -64,6 +64,11 @@ impl Scene {
         self.health.stalled(self.now(), awaited, &PASSIVE, |_| true)
     }
 
+    /// Requests come that find so many unanswered.
+    fn enters(&self, ms: u64, before: std::ops::Range<usize>) {
+        before.for_each(|awaited| self.at(ms).health.entered(self.now(), awaited));
+    }
+
     fn check(&self, is_good: bool) -> Option<Flip> {
         let evidence = "GET / answered".to_owned();
         let verdict = if is_good { Verdict::Good(evidence) } else { Verdict::Bad(evidence) };
@@ -319,20 +324,17 @@ fn silence_counts_from_when_it_got_something_to_do() {
 #[test]
 fn the_silence_of_many_counts_from_when_they_were_many() {
     let scene = Scene::new();
-    let enters = |ms, before: std::ops::Range<usize>| {
-        before.for_each(|awaited| scene.at(ms).health.entered(scene.now(), awaited));
-    };
-    enters(0, 0..1); // slow, and well
-    enters(60_000, 1..40);
+    scene.enters(0, 0..1); // slow, and well
+    scene.enters(60_000, 1..40);
     assert_eq!((scene.at(60_001).stall(40), scene.at(60_124).stall(40)), (None, None));
     scene.answer();
     // All but two are answered. One more comes, and more by and by.
-    enters(70_000, 2..7);
-    enters(80_000, 7..8);
+    scene.enters(70_000, 2..7);
+    scene.enters(80_000, 7..8);
     assert_eq!(scene.at(80_499).stall(8), None);
     // Some leave without an answer, and others come.
-    enters(80_499, 5..8);
-    enters(80_500, 7..9);
+    scene.enters(80_499, 5..8);
+    scene.enters(80_500, 7..9);
     assert!(scene.at(80_500).stall(9).is_some(), "it has been silent all the time");
     let passive = PassiveHealth { stall_in_flight: 2, ..PASSIVE };
     let scene = Scene::new();
@@ -341,6 +343,19 @@ fn the_silence_of_many_counts_from_when_they_were_many() {
     scene.at(9000).health.entered(scene.now(), 1);
     let has_stalled = |ms| scene.health.has_stalled(scene.at(ms).now(), 2, &passive);
     assert_eq!([9499, 9500].map(has_stalled), [false, true]);
+}
+
+#[test]
+fn the_silence_of_many_goes_on_though_they_came_to_an_idle_backend_in_one_moment() {
+    let scene = Scene::new();
+    scene.enters(10, 0..8);
+    scene.enters(409, 7..8); // one has left, another comes
+    assert!(scene.at(510).stall(8).is_some(), "none was answered for 500 ms");
+    let scene = Scene::new();
+    scene.enters(10, 0..8);
+    scene.answer(); // in the same moment
+    scene.enters(409, 7..8);
+    assert_eq!(scene.at(908).stall(8), None);
 }
 
 #[test]
