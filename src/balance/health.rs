@@ -33,8 +33,12 @@ pub struct Health {
     progress: AtomicU64,
     /// How many unanswered requests are many.
     many: AtomicUsize,
-    /// When they became so many, for the first time since an answer.
+    /// For how long they have to be fewer until it is forgotten that they were many; in milliseconds.
+    stall: AtomicU64,
+    /// When they became so many, for the first time since an answer, or since they had been fewer for `stall`.
     crowded: AtomicU64,
+    /// Since when every tick has found fewer. [`NOT_FEW`]: the last one has not, or they have become many since.
+    few_since: AtomicU64,
     fastest: Fastest,
     state: Mutex<State>,
     /// Where changes are counted.
@@ -97,6 +101,9 @@ const RAMPING: u64 = 64;
 /// So many bits are flags; the rest is time.
 const FLAG_BITS: u32 = 8;
 
+/// A time that never comes.
+const NOT_FEW: u64 = u64::MAX;
+
 impl Health {
     /// A backend about which nothing bad is known.
     pub fn new(now: Instant) -> Health {
@@ -110,7 +117,9 @@ impl Health {
             word: AtomicU64::new(0),
             progress: AtomicU64::new(0),
             many: AtomicUsize::new(PassiveHealth::default().stall_in_flight),
+            stall: AtomicU64::new(state::milliseconds(PassiveHealth::default().stall)),
             crowded: AtomicU64::new(0),
+            few_since: AtomicU64::new(0),
             fastest: Fastest::default(),
             state: Mutex::default(),
             account,
@@ -164,9 +173,23 @@ impl Health {
         self.word.load(Ordering::Relaxed) & (EJECTED | DOWN) != 0
     }
 
-    /// How many requests unanswered are many is found in these settings, from now on.
-    pub fn heed(&self, settings: &PassiveHealth) {
-        self.many.store(settings.stall_in_flight.max(1), Ordering::Relaxed);
+    /// How many requests unanswered are many is found in these settings, from now on. Those who are many by another number
+    /// have become so only now.
+    pub fn heed(&self, settings: &PassiveHealth, now: Instant) {
+        self.stall.store(state::milliseconds(settings.stall), Ordering::Relaxed);
+        let many = settings.stall_in_flight.max(1);
+        if self.many.swap(many, Ordering::Relaxed) != many {
+            self.crowded.store(self.clock(now), Ordering::Relaxed);
+            self.few_since.store(0, Ordering::Relaxed); // the next tick sees whether they are
+        }
+    }
+
+    /// So many requests are to be answered (`awaited`). To be told every tick: whoever leaves has no clock.
+    pub fn note_awaited(&self, now: Instant, awaited: usize) {
+        let is_few = awaited < self.many.load(Ordering::Relaxed);
+        if is_few != (self.few_since.load(Ordering::Relaxed) != NOT_FEW) {
+            self.few_since.store(if is_few { self.clock(now) } else { NOT_FEW }, Ordering::Relaxed);
+        }
     }
 
     /// A request goes to the backend, which was to answer so many (`awaited`) before. Tunnels, and answers that have
@@ -310,11 +333,14 @@ impl Health {
     }
 
     /// They have become many. A few may have waited for long, for what takes long. But where of the many some have left and
-    /// others come, and none was answered, the silence goes on.
+    /// others come, and none was answered, the silence goes on; unless they were few for so long that it is another crowd.
     #[cold] // hardly any request is the one with which they do, and all enter
     fn note_crowd(&self, now: Instant) {
-        if self.crowded.load(Ordering::Relaxed) <= self.progress.load(Ordering::Relaxed) {
-            self.crowded.store(self.clock(now), Ordering::Relaxed);
+        let now = self.clock(now);
+        let few_for = now.saturating_sub(self.few_since.swap(NOT_FEW, Ordering::Relaxed));
+        let is_new = few_for >= self.stall.load(Ordering::Relaxed);
+        if is_new || self.crowded.load(Ordering::Relaxed) <= self.progress.load(Ordering::Relaxed) {
+            self.crowded.store(now, Ordering::Relaxed);
         }
     }
 

@@ -220,7 +220,8 @@ impl Rotation {
             drain: settings.drain,
         };
         let members: Arc<[Member]> = members.into_iter().map(member).collect();
-        members.iter().for_each(|member| member.backend.health.heed(&passive));
+        let now = Instant::now();
+        members.iter().for_each(|member| member.backend.health.heed(&passive, now));
         let order = |backup| {
             let has_turns = |member: &Member| !member.drain && member.backup == backup;
             let weight = |member| if has_turns(member) { member.weight } else { 0 };
@@ -238,7 +239,7 @@ impl Rotation {
             queue_limit: balance.queue,
             slow_start: balance.slow_start,
             passive,
-            born: Instant::now(),
+            born: now,
             last_cry: AtomicU64::new(0),
         }
     }
@@ -506,6 +507,7 @@ impl Rotation {
         let mut changes = 0;
         for member in self.members.iter() {
             member.backend.sweep(now);
+            member.backend.health.note_awaited(now, member.backend.awaited());
             changes += member.backend.account.changes();
         }
         if self.turns.changes.swap(changes, Ordering::Relaxed) != changes {

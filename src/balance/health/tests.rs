@@ -69,6 +69,11 @@ impl Scene {
         before.for_each(|awaited| self.at(ms).health.entered(self.now(), awaited));
     }
 
+    /// A tick finds so many unanswered.
+    fn finds(&self, ms: u64, awaited: usize) {
+        self.at(ms).health.note_awaited(self.now(), awaited);
+    }
+
     fn check(&self, is_good: bool) -> Option<Flip> {
         let evidence = "GET / answered".to_owned();
         let verdict = if is_good { Verdict::Good(evidence) } else { Verdict::Bad(evidence) };
@@ -338,11 +343,50 @@ fn the_silence_of_many_counts_from_when_they_were_many() {
     assert!(scene.at(80_500).stall(9).is_some(), "it has been silent all the time");
     let passive = PassiveHealth { stall_in_flight: 2, ..PASSIVE };
     let scene = Scene::new();
-    scene.health.heed(&passive);
+    scene.health.heed(&passive, scene.now());
     scene.health.entered(scene.now(), 0);
     scene.at(9000).health.entered(scene.now(), 1);
     let has_stalled = |ms| scene.health.has_stalled(scene.at(ms).now(), 2, &passive);
     assert_eq!([9499, 9500].map(has_stalled), [false, true]);
+}
+
+#[test]
+fn a_crowd_that_left_long_ago_does_not_count_for_the_next() {
+    // When ticks find one left of eight, when seven come again, and since when it is silent then.
+    let rows: [(&[u64], u64, u64); 5] = [
+        (&[1050, 1150, 1250, 1350, 1450], 1550, 1550),
+        (&[1050, 3950], 4000, 4000),
+        (&[1050, 1150, 1250, 1350, 1450], 1549, 1000),
+        (&[1050], 1060, 1000),
+        (&[], 1060, 1000),
+    ];
+    for (ticks, ms, since) in rows {
+        let scene = Scene::new();
+        scene.enters(10, 0..1); // slow, and well
+        scene.enters(1000, 1..8);
+        ticks.iter().for_each(|tick| scene.finds(*tick, 1));
+        scene.enters(ms, 1..8);
+        let has_stalled = |ms| scene.health.has_stalled(scene.at(ms).now(), 8, &PASSIVE);
+        assert_eq!([since + 499, since + 500].map(has_stalled), [false, true], "{ticks:?}, and at {ms} others");
+    }
+}
+
+#[test]
+fn a_backend_is_not_hidden_by_clients_that_leave_and_come() {
+    let scene = Scene::new();
+    scene.enters(10, 0..8);
+    for ms in (100..10_000).step_by(300) {
+        scene.finds(ms, 7);
+        scene.finds(ms + 100, 7);
+        scene.enters(ms + 200, 7..8);
+        let has_stalled = scene.health.has_stalled(scene.now(), 8, &PASSIVE);
+        assert_eq!(has_stalled, ms + 200 >= 510, "{ms}");
+    }
+    // Nor by one who leaves after all have stayed for long.
+    scene.finds(11_000, 8);
+    scene.finds(20_000, 7);
+    scene.enters(20_001, 7..8);
+    assert!(scene.stall(8).is_some());
 }
 
 #[test]
@@ -356,6 +400,23 @@ fn the_silence_of_many_goes_on_though_they_came_to_an_idle_backend_in_one_moment
     scene.answer(); // in the same moment
     scene.enters(409, 7..8);
     assert_eq!(scene.at(908).stall(8), None);
+}
+
+#[test]
+fn who_are_many_by_a_new_number_have_become_so_with_it() {
+    let scene = Scene::new();
+    let fewer = PassiveHealth { stall_in_flight: 4, ..PASSIVE };
+    let has_stalled = |ms, awaited| scene.health.has_stalled(scene.at(ms).now(), awaited, &fewer);
+    scene.enters(10, 0..4); // slow, and well
+    scene.at(60_000).health.heed(&fewer, scene.now());
+    assert_eq!([60_499, 60_500].map(|ms| has_stalled(ms, 4)), [false, true]);
+    scene.at(60_600).health.heed(&PASSIVE, scene.now());
+    scene.at(61_000).health.heed(&fewer, scene.now());
+    // Were they fewer than that, the first who come are another crowd.
+    scene.enters(61_400, 3..4);
+    assert_eq!([61_899, 61_900].map(|ms| has_stalled(ms, 4)), [false, true]);
+    scene.at(62_000).health.heed(&fewer, scene.now());
+    assert!(has_stalled(62_000, 4), "the same number changes nothing");
 }
 
 #[test]

@@ -154,6 +154,20 @@ fn who_stands_still_and_may_not_be_ejected_keeps_nobody_waiting_for_a_lock() {
 }
 
 #[test]
+fn clients_that_come_and_leave_again_and_again_are_not_the_silence_of_many() {
+    let (rotation, begun) = (rotation(Policy::RoundRobin, &[1, 1]), Instant::now());
+    let _slow = [next(&rotation, &[], begun), next(&rotation, &[], begun)];
+    for second in 1..5 {
+        let now = begun + Duration::from_secs(3 * second);
+        let many: Vec<Pick> = (0..15).map(|_| next(&rotation, &[], now)).collect();
+        let is_out = |nth: usize| rotation.members()[nth].backend.health.is_out();
+        assert_eq!([0, 1].map(is_out), [false; 2], "they have only just been asked");
+        drop(many);
+        (1..30).for_each(|tick| rotation.sweep(now + Duration::from_millis(100 * tick)));
+    }
+}
+
+#[test]
 fn who_was_there_before_a_reload_is_found_where_it_is_now() {
     let old = rotation(Policy::RoundRobin, &[1, 1, 1]);
     let backends: Vec<_> = old.members().iter().map(|member| Arc::clone(&member.backend)).collect();
