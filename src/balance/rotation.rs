@@ -359,7 +359,12 @@ impl Rotation {
 
     fn is_left(&self, nth: usize, tried: &[usize], now: Instant) -> bool {
         let member = &self.members[nth];
-        !member.drain && !tried.contains(&nth) && !matches!(self.standing(member, now), Standing::Down)
+        let is_left = || match self.standing(member, now) {
+            Standing::In { .. } => true,
+            Standing::TrialDue | Standing::Ejected(..) => !member.is_full(), // nobody waits for who is not fit
+            Standing::Down => false,
+        };
+        !member.drain && !tried.contains(&nth) && is_left()
     }
 
     /// One of those that are fit and have room.

@@ -15,13 +15,18 @@ fn rotation(policy: Policy, weights: &[u32]) -> Rotation {
 
 /// Main ones and backups with these weights. A weight of 0: it drains.
 fn rotation_of(policy: Policy, members: &[(bool, u32)]) -> Rotation {
+    limited(policy, members, None)
+}
+
+/// The same, with so many at once at each.
+fn limited(policy: Policy, members: &[(bool, u32)], max_in_flight: Option<usize>) -> Rotation {
     let queue = Arc::default();
     let members = members.iter().enumerate().map(|(nth, &(backup, weight))| {
         let backend = Backend::new(&nth.to_string(), "http://a:80".parse().unwrap(), Vec::new(), &queue);
         let settings = BackendSettings::at(backend.origin.clone());
         (Arc::new(backend), BackendSettings { weight, backup, drain: weight == 0, ..settings })
     });
-    let balance = BalanceSettings { policy, slow_start: Duration::ZERO, ..BalanceSettings::default() };
+    let balance = BalanceSettings { policy, max_in_flight, slow_start: Duration::ZERO, ..BalanceSettings::default() };
     let (passive, retries) = (PassiveHealth::default(), RetrySettings::default());
     Rotation::new(members, Arc::clone(&queue), &balance, passive, &retries)
 }
@@ -106,6 +111,24 @@ fn whoever_is_asked_in_vain_is_not_always_the_first_to_be_asked() {
         }
         assert_eq!(first, [30, 30], "{policy:?}, all are ejected: {is_out}");
     }
+}
+
+#[test]
+fn who_is_ejected_and_full_is_nobody_to_turn_to() {
+    let now = Instant::now();
+    let rotation = limited(Policy::RoundRobin, &[(MAIN, 1), (MAIN, 1)], Some(1));
+    let one = next(&rotation, &[], now).nth;
+    let place = next(&rotation, &[one], now).place;
+    assert!(rotation.has_any_left(&[one], now), "it is full, and waited for");
+    refuses(&rotation, 1 - one, now);
+    assert!(!rotation.has_any_left(&[one], now));
+    refuses(&rotation, one, now);
+    for _ in 0..4 {
+        assert_eq!(next(&rotation, &[], now).nth, one, "it is asked for want of a better one, and has room");
+    }
+    drop(place);
+    assert!(rotation.has_any_left(&[one], now));
+    assert_eq!(next(&rotation, &[one], now).nth, 1 - one);
 }
 
 #[test]
