@@ -41,6 +41,8 @@ pub struct Balancer {
     shared: Arc<Shared>,
     /// What was set at the start: of what can't change without a restart, that is what runs.
     first: Config,
+    /// It listens where others have opened sockets for it, since nothing was said of where.
+    listens_as_passed: bool,
     checker: Option<Checker>,
     names: Option<Names>,
     workers: Vec<JoinHandle<()>>,
@@ -125,7 +127,8 @@ impl Balancer {
         // Of two that were opened for the same address (port 0), the last: it is told of behind the others.
         let for_admin = passed.iter().rposition(|passed| config.admin.listen == Some(passed.address));
         let for_admin: Vec<Passed> = for_admin.map(|nth| passed.remove(nth)).into_iter().collect();
-        if config.listens_by_default() && !passed.is_empty() {
+        let listens_as_passed = config.listens_by_default() && !passed.is_empty();
+        if listens_as_passed {
             config.listeners = passed.iter().map(|passed| passed.address.into()).collect();
         }
         let descriptors = net::raise_limit();
@@ -159,7 +162,8 @@ impl Balancer {
             live: Live::new(config, look_up),
         });
         // From here on, dropping the balancer ends what has been started.
-        let mut balancer = Balancer { shared, first, checker: None, names: None, workers: Vec::new(), admin: None };
+        let mut balancer =
+            Balancer { shared, first, listens_as_passed, checker: None, names: None, workers: Vec::new(), admin: None };
         let shared = Arc::clone(&balancer.shared);
         let checker = Checker::start(move || targets(&shared.live)).map_err(system("the health checker"))?;
         balancer.checker = Some(checker);
@@ -230,8 +234,12 @@ impl Balancer {
     ///
     /// # Errors
     /// An address that can't be listened on, a file that can't be written to.
-    pub fn reload(&self, config: Config) -> Result<Vec<&'static str>, StartError> {
+    pub fn reload(&self, mut config: Config) -> Result<Vec<&'static str>, StartError> {
         let old = self.shared.live.current();
+        if self.listens_as_passed && config.listens_by_default() {
+            // Nothing is said of where to listen, as before: the sockets of others stay, and nobody moves to the default.
+            config.listeners = old.config.listeners.iter().map(|listener| listener.address.into()).collect();
+        }
         let places = |config: &Config| [access_log_place(config), wire_log_place(config)];
         let mut moves = Vec::new();
         for ((log, before), place) in self.logs().into_iter().zip(places(&old.config)).zip(places(&config)) {

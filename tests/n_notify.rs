@@ -169,6 +169,15 @@ fn started_by_a_manager() {
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
 }
 
+/// The program, at a socket that its manager has opened, with these words in its environment.
+fn activated(opened: TcpListener, words: &str) -> Command {
+    let script = format!("exec 3<&0 </dev/null; {words} LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"");
+    let mut command = Command::new("sh");
+    command.env_remove("RUST_LOG").args(["-c", &script, BINARY]);
+    command.stdin(OwnedFd::from(opened)).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
 #[test]
 fn the_program_serves_at_its_managers_sockets_and_tells_it_what_it_does() {
     let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
@@ -176,13 +185,8 @@ fn the_program_serves_at_its_managers_sockets_and_tells_it_what_it_does() {
     let address = opened.local_addr().unwrap();
     let mut early = Client::connect(address); // while no process is there to accept
     let manager = Manager::new("program");
-    let words = format!(
-        "exec 3<&0 </dev/null; NOTIFY_SOCKET={} WATCHDOG_USEC=200000 LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"",
-        manager.name
-    );
-    let mut command = Command::new("sh");
-    command.env_remove("RUST_LOG").args(["-c", &words, BINARY, &backend.url()]);
-    command.stdin(OwnedFd::from(opened)).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut command = activated(opened, &format!("NOTIFY_SOCKET={} WATCHDOG_USEC=200000", manager.name));
+    command.arg(backend.url());
     let mut program = Program::spawn_and_listen(&mut command);
     assert_eq!(program.address(), address, "nothing was said of where to listen, so it listens where it was told to");
     let heard_next = || std::iter::repeat_with(|| manager.heard()).find(|words| words != "WATCHDOG=1").unwrap();
@@ -197,4 +201,28 @@ fn the_program_serves_at_its_managers_sockets_and_tells_it_what_it_does() {
     program.terminate();
     assert_eq!(heard_next(), "STOPPING=1");
     assert_eq!(program.exit_code(), 0);
+}
+
+#[test]
+fn a_reload_keeps_the_sockets_of_the_manager_and_so_does_one_after_a_hand_over() {
+    let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let folder = Folder::new();
+    let config = folder.file("config.toml", format!("[[backend]]\nurl = \"{}\"\n", backend.url()));
+    let flags = ["--config", &config, "--handover", &folder.path("handover.sock")];
+    let opened = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = opened.local_addr().unwrap();
+    let mut old = Program::spawn_and_listen(activated(opened, "").args(flags));
+    let reload = |program: &Program| {
+        let before = program.listening_sockets();
+        program.signal(Signal::HUP);
+        program.stderr.wait_for("reloaded: ");
+        assert_eq!(program.listening_sockets(), before, "it listens elsewhere");
+        let mut client = Client::connect(address);
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert_eq!(client.read_response("GET").status, 200);
+    };
+    reload(&old);
+    let new = Program::listening(program::command().args(flags));
+    assert_eq!((new.address(), old.exit_code()), (address, 0));
+    reload(&new);
 }

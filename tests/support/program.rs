@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of the harness")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "panicking is how a test fails")]
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -291,6 +292,19 @@ impl Program {
     /// How many descriptors it has open.
     pub(crate) fn descriptors(&self) -> Option<usize> {
         Some(fs::read_dir(format!("/proc/{}/fd", self.child.id())).ok()?.count())
+    }
+
+    /// The kernel's numbers of the TCP sockets at which it listens; None where that can't be known.
+    pub(crate) fn listening_sockets(&self) -> Option<BTreeSet<String>> {
+        let table = self.proc("net/tcp")?;
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let listening: BTreeSet<String> = rows
+            .filter(|row| row.get(3) == Some(&"0A"))
+            .filter_map(|row| Some(format!("socket:[{}]", row.get(9)?)))
+            .collect();
+        let open = fs::read_dir(format!("/proc/{}/fd", self.child.id())).ok()?;
+        let open = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()?.into_os_string().into_string().ok());
+        Some(open.filter(|name| listening.contains(name)).collect())
     }
 
     /// Processor time it has used so far, user and system.
