@@ -103,7 +103,10 @@ fn run(activated: io::Result<(Vec<Passed>, Vec<String>)>, config: Config) -> Res
         notifier.ready();
         word = next();
     }
-    notifier.stopping();
+    // The service goes on where another process has it: a manager that heard of a stop would stop that one, too.
+    if word != Word::Taken {
+        notifier.stopping();
+    }
     balancer.announce_drain();
     // Where a newer process accepts, nobody is sent here any more.
     let delay = if word == Word::Taken { Duration::ZERO } else { current.timeouts.drain_delay };

@@ -47,7 +47,7 @@ impl Notifier {
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
     }
 
-    /// The program drains, and will end by itself.
+    /// The program drains, and will end by itself; and no other process has taken its place.
     pub fn stopping(&self) {
         self.tell("STOPPING=1");
     }
@@ -58,7 +58,8 @@ impl Notifier {
     }
 
     /// This process is the service's main one from now on, in the place of the one that has handed its sockets over.
-    /// Not to be said in a container, where the process has another number than outside.
+    /// Not to be said in a container, where the process has another number than outside. systemd hears it only with
+    /// `NotifyAccess=all`, for whoever says it is not the main process yet.
     pub fn main_process(&self) {
         self.tell(&format!("MAINPID={}", std::process::id()));
     }

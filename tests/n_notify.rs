@@ -226,3 +226,25 @@ fn a_reload_keeps_the_sockets_of_the_manager_and_so_does_one_after_a_hand_over()
     assert_eq!((new.address(), old.exit_code()), (address, 0));
     reload(&new);
 }
+
+#[test]
+fn the_manager_of_a_process_that_was_taken_over_hears_of_no_stop() {
+    let manager = Manager::new("hand-over");
+    let folder = Folder::new();
+    let flags = ["--listen", "127.0.0.1:0", "--handover", &folder.path("handover.sock"), "127.0.0.1:9"];
+    let start = || {
+        Program::listening(
+            program::command().env("NOTIFY_SOCKET", &manager.name).env_remove("WATCHDOG_USEC").args(flags),
+        )
+    };
+    let mut old = start();
+    let mut new = start();
+    assert_eq!(old.exit_code(), 0);
+    new.terminate();
+    assert_eq!(new.exit_code(), 0);
+    let main_process = format!("MAINPID={}", new.id());
+    manager.notifier().status("over");
+    let heard: Vec<String> =
+        std::iter::repeat_with(|| manager.heard()).take_while(|words| words != "STATUS=over").collect();
+    assert_eq!(heard, ["READY=1", &main_process, "READY=1", "STOPPING=1"], "a manager that hears of a stop stops all");
+}
