@@ -348,9 +348,30 @@ fn an_offer_ends_though_a_new_process_keeps_it_waiting() {
     let (offer, was_taken) = old.offer(&meeting);
     let inherited = take_over(&meeting);
     drop(offer);
-    assert!(inherited.done().is_err(), "the old process was not there any more");
+    inherited.done().expect("the old process has ended, and nobody but the new one has its sockets");
     assert!(was_taken.recv_timeout(PATIENCE).is_err());
     eventually(|| meeting.names().is_empty(), "the file is gone");
+}
+
+#[test]
+fn a_new_process_gives_up_only_if_the_old_one_lives() {
+    for (who, answers, goes_on) in [
+        ("one that has given up waiting", &["0\n", "0\n"][..], false),
+        ("one that is gone", &["0\n"], true),
+        ("one that is about to go", &["0\n", "", ""], true),
+    ] {
+        let meeting = Meeting::new();
+        let listener = UnixListener::bind(meeting.path()).unwrap();
+        let old = thread::spawn(move || {
+            for answer in answers {
+                let (mut socket, _) = listener.accept().unwrap();
+                socket.read_exact(&mut [0; "threadbare takes over 1\n".len()]).unwrap();
+                socket.write_all(answer.as_bytes()).unwrap(); // so many sockets, and no word more
+            }
+        });
+        assert_eq!(take_over(&meeting).done().is_ok(), goes_on, "{who}");
+        old.join().unwrap();
+    }
 }
 
 #[test]

@@ -7,13 +7,14 @@ mod program;
 mod support;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use program::{Program, command, free_port};
@@ -591,4 +592,33 @@ fn a_process_that_drains_already_is_taken_over_and_still_finishes_what_it_has() 
         assert_eq!(client.read_response("GET").text(), "good");
         assert_eq!(old.exit_code(), 0, "delay {delay}, asked again: {is_asked_again}");
     }
+}
+
+/// Hands sockets over as a running process does, but none; when the new one accepts, this does the rest.
+fn a_running_process(path: &str, end: impl FnOnce(UnixListener, UnixStream) + Send + 'static) -> JoinHandle<()> {
+    let listener = UnixListener::bind(path).unwrap();
+    thread::spawn(move || {
+        let (mut new, _) = listener.accept().unwrap();
+        new.read_exact(&mut [0; "threadbare takes over 1\n".len()]).unwrap();
+        new.write_all(b"0\n").unwrap();
+        new.read_exact(&mut [0; "accepting\n".len()]).unwrap();
+        end(listener, new);
+    })
+}
+
+#[test]
+fn a_process_whose_predecessor_dies_before_its_last_word_serves_all_the_same() {
+    let folder = Folder::new();
+    let path = folder.path("handover.sock");
+    let backend = named("good");
+    let dies = |listener, new| {
+        drop(new); // in this order the new one can still connect, for a moment
+        drop(listener);
+    };
+    let old = a_running_process(&path, dies);
+    let new = Program::start(["--handover", &path, &backend.url()]);
+    old.join().unwrap();
+    assert_eq!(get(&mut Client::connect(new.address())), "good");
+    let next = Program::start(["--handover", &path, &backend.url()]);
+    assert_eq!(next.address(), new.address(), "and can be taken over itself");
 }

@@ -13,7 +13,7 @@
 //!
 //! A socket lives as long as one process has it, and so does its backlog: between the first line and the last both may
 //! accept, and at no moment nobody can. If the new process ends before its last word, or takes too long, the old one
-//! goes on as if nothing had happened.
+//! goes on as if nothing had happened. If the old one ends sooner, the new one has the sockets all the same.
 //!
 //! Only the same user, or root, may take: the file is for its owner alone, and both sides ask the kernel whom they have
 //! before them.
@@ -59,6 +59,7 @@ pub struct Inherited {
     /// For [`bind`](super::bind), which may take them out: what it is not given is closed by [`Inherited::done`].
     pub sockets: Vec<Passed>,
     old: UnixStream,
+    path: PathBuf,
 }
 
 /// Asks the process that offers its sockets at `path` for them; none if there is no such process.
@@ -76,22 +77,46 @@ pub fn take_over(path: &Path) -> io::Result<Option<Inherited>> {
     old.set_write_timeout(Some(ANSWER))?;
     old.write_all(TAKE.as_bytes())?;
     let sockets = receive(&old)?;
-    Ok(Some(Inherited { sockets, old }))
+    Ok(Some(Inherited { sockets, old, path: path.to_owned() }))
 }
 
 impl Inherited {
     /// Says that this process accepts. When this returns the old one accepts no more than what waits while it drains,
-    /// and the path is free for an [`offer`] of this process.
+    /// and the path is free for an [`offer`] of this process. If the old one has ended meanwhile, that is as good.
     ///
     /// # Errors
-    /// The old process is not there any more, or has given up waiting: then it goes on, and this one should not.
+    /// The old process has given up waiting: then it goes on, and this one should not.
     pub fn done(mut self) -> io::Result<()> {
         self.sockets.clear();
+        match self.say_accepting() {
+            Err(_) if has_ended(&self.path) => {
+                log::info!("the process before this one has ended by itself");
+                Ok(())
+            }
+            said => said,
+        }
+    }
+
+    fn say_accepting(&mut self) -> io::Result<()> {
         self.old.write_all(ACCEPTING.as_bytes())?;
         let mut answer = Vec::new();
         (&self.old).take(LINE as u64).read_to_end(&mut answer)?;
         if answer == YOURS.as_bytes() { Ok(()) } else { Err(ErrorKind::ConnectionAborted.into()) }
     }
+}
+
+/// Whether nobody offers sockets at the path any more. Who lives answers; who is just about to end may still be connected
+/// to, and then says nothing.
+fn has_ended(path: &Path) -> bool {
+    let deadline = Instant::now() + ANSWER;
+    while Instant::now() < deadline {
+        match take_over(path) {
+            Ok(None) => return true,
+            Ok(Some(_)) => return false,
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+    false
 }
 
 /// Nobody has made the file, or whoever has made it is gone.
@@ -242,6 +267,10 @@ impl Place {
                     drop(new);
                     log::info!("another process has taken over the listening sockets");
                     return on_taken();
+                }
+                // Nothing is on offer any more, as the next look shows.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {
+                    log::info!("this process ends while another one is about to take over its listening sockets");
                 }
                 Err(error) => {
                     log::warn!("the listening sockets have not been taken over; this process goes on: {error}");
