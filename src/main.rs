@@ -76,12 +76,20 @@ fn run(activated: io::Result<(Vec<Passed>, Vec<String>)>, config: Config) -> Res
     let mut current = config.clone();
     let is_demo = config.demo;
     let balancer = if is_demo { start_demo(config)? } else { Balancer::start_on(passed, config)? };
+    let has_taken_over = inherited.is_some();
     if let Some(inherited) = inherited {
         inherited.done().map_err(system("the take-over"))?;
         notifier.main_process();
     }
     let offer = current.handover.as_ref().map(|path| offer(path, &balancer, is_taken));
-    let _offer = offer.transpose().map_err(system("the hand-over"))?;
+    let _offer = match offer.transpose().map_err(system("the hand-over")) {
+        // The old process drains by now: if this one ended too, nobody would serve.
+        Err(error) if has_taken_over => {
+            log::error!("{error}; no process can take over from this one");
+            None
+        }
+        offer => offer?,
+    };
     greet(&balancer, is_demo);
     if is_demo && balancer.admin_address().is_none() {
         log::warn!("port {} is not free, so there is no page to look inside", demo::ADMIN_PORT);

@@ -622,3 +622,22 @@ fn a_process_whose_predecessor_dies_before_its_last_word_serves_all_the_same() {
     let next = Program::start(["--handover", &path, &backend.url()]);
     assert_eq!(next.address(), new.address(), "and can be taken over itself");
 }
+
+#[test]
+fn a_process_that_can_not_be_taken_over_itself_serves_all_the_same() {
+    let folder = Folder::new();
+    let path = folder.path("handover.sock");
+    let backend = named("good");
+    let place = path.clone();
+    let hands_over = move |listener, mut new: UnixStream| {
+        drop(listener);
+        fs::remove_file(&place).unwrap();
+        fs::write(&place, "somebody's").unwrap(); // now nobody can offer anything there
+        new.write_all(b"yours\n").unwrap();
+    };
+    let old = a_running_process(&path, hands_over);
+    let new = Program::start(["--handover", &path, &backend.url()]);
+    old.join().unwrap();
+    assert_eq!(get(&mut Client::connect(new.address())), "good");
+    new.stderr.wait_for("can't start the hand-over");
+}
