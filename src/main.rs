@@ -120,17 +120,23 @@ fn run(activated: io::Result<(Vec<Passed>, Vec<String>)>, config: Config) -> Res
     let delay = if word == Word::Taken { Duration::ZERO } else { current.timeouts.drain_delay };
     let timeout = current.timeouts.drain;
     let (end_delay, delay_ends) = mpsc::channel();
+    let cut_short = balancer.drain_cutter();
     let mut asked = (word == Word::End).then(Instant::now);
+    let mut is_cut = false;
     thread::spawn(move || {
         loop {
             match next() {
                 Word::Reload => reopen_logs(), // a log may be rotated while a long drain goes on
                 Word::Taken => _ = end_delay.send(()),
-                Word::End => match asked {
-                    Some(first) if first.elapsed() >= ECHO => std::process::exit(i32::from(CUT)), // asked twice: now
-                    Some(_) => {}
-                    None => asked = Some(Instant::now()),
-                },
+                Word::End if asked.is_some_and(|last| last.elapsed() < ECHO) => {}
+                Word::End if is_cut => std::process::exit(i32::from(CUT)), // asked three times: not even a farewell
+                Word::End => {
+                    if asked.replace(Instant::now()).is_some() {
+                        is_cut = true;
+                        cut_short();
+                        let _is_over = end_delay.send(());
+                    }
+                }
             }
         }
     });
@@ -142,7 +148,7 @@ fn run(activated: io::Result<(Vec<Passed>, Vec<String>)>, config: Config) -> Res
     if balancer.drain(timeout) {
         return Ok(ExitCode::SUCCESS);
     }
-    log::warn!("the drain timeout is over: what was still in flight has been cut");
+    log::warn!("the drain is over, by its timeout or a second signal: what was still in flight has been cut");
     Ok(ExitCode::from(CUT))
 }
 

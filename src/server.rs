@@ -275,6 +275,12 @@ impl Balancer {
         live.books.events.tell(EventKind::ReloadRefused, format!("the old configuration is kept: {first}"));
     }
 
+    /// What cuts a drain short, also one that is yet to come: as if its timeout were over.
+    pub fn drain_cutter(&self) -> impl Fn() + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || shared.connections.give_up()
+    }
+
     /// Says that a drain is to come, to whoever asks whether requests should be sent here.
     pub fn announce_drain(&self) {
         if !self.shared.is_leaving.swap(true, Ordering::Relaxed) {

@@ -392,6 +392,44 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
+fn what_a_second_signal_cuts_is_told_and_never_looks_whole() {
+    let gate = Gate::new();
+    let backend = {
+        let gate = gate.clone();
+        Backend::start(move |connection| {
+            let Some(request) = connection.read_request() else { return };
+            if request.target == "/half" {
+                connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n");
+            }
+            gate.pass();
+        })
+    };
+    for delay in ["0s", "1h"] {
+        let flags = ["--drain-timeout", "1h", "--drain-delay", delay, &backend.url()];
+        let mut program = Program::start(flags);
+        let mut waiting = Client::connect(program.address());
+        waiting.send(GET);
+        let mut reading = Client::connect(program.address());
+        reading.send(b"GET /half HTTP/1.0\r\nHost: a\r\n\r\n"); // its end is the connection's
+        reading.read_head("GET");
+        assert_eq!(reading.read_body_bytes(4), b"half");
+        eventually(|| backend.requests().len() % 2 == 0, "both have been asked");
+        program.terminate();
+        program.stderr.wait_for("draining");
+        thread::sleep(Duration::from_millis(250)); // closer together they would be one
+        program.terminate();
+        let answer = waiting.read_response("GET");
+        assert!(answer.status == 503 && answer.closes() && answer.text().contains("shutdown"), "{answer:?}");
+        let cut = reading.try_rest().expect_err("an end that looks whole");
+        assert!(cut.end == End::Reset, "{cut:?}");
+        assert_eq!(program.exit_code(), 3);
+        let log = program.stdout.all();
+        assert_eq!(log.lines().filter(|line| line.ends_with(" shutdown")).count(), 2, "{log}");
+    }
+    gate.open();
+}
+
+#[test]
 fn a_signal_that_comes_twice_at_once_is_one() {
     let ends_with = || {
         let gate = Gate::new();

@@ -85,7 +85,7 @@ Examples:
   threadbare --listen 0.0.0.0:80 --backend http://10.0.0.1:8000/app --backend http://10.0.0.2:8000/app
   threadbare --config threadbare.toml --check         what that file comes to, defaults included
 
-Signals: SIGTERM and SIGINT finish what is in flight and exit; a second one exits at once. SIGHUP reads the file\nof --config again, and opens the log files again.
+Signals: SIGTERM and SIGINT finish what is in flight and exit; a second one cuts it short. SIGHUP reads the file\nof --config again, and opens the log files again.
 Exit codes: 0 all was finished, 1 could not start, 2 a wrong flag or file, 3 something was cut short.";
     let command = Command::new("threadbare").version(env!("CARGO_PKG_VERSION")).max_term_width(100);
     let command = command.about(about).long_about(more).after_help(after).args(own());

@@ -11,6 +11,8 @@ pub struct Headcount {
     most: usize,
     /// Somebody found no place.
     turned_away: AtomicBool,
+    /// Nobody is waited for any more.
+    given_up: AtomicBool,
     /// Held while the last one to leave wakes others: that does not fall between a look and the sleep behind it.
     last_out: Mutex<()>,
     emptied: Condvar,
@@ -27,6 +29,7 @@ impl Headcount {
             here: AtomicUsize::new(0),
             most,
             turned_away: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
             last_out: Mutex::default(),
             emptied: Condvar::new(),
         })
@@ -54,17 +57,29 @@ impl Headcount {
         self.here.load(Ordering::Acquire)
     }
 
-    /// Waits until nobody is here, at most until `deadline`, and says whether that was reached.
+    /// Waits until nobody is here, at most until `deadline` or until somebody gives up, and says whether that was reached.
     pub fn wait_until_empty(&self, deadline: Instant) -> bool {
         let mut last_out = self.last_out.lock().unwrap_or_else(PoisonError::into_inner);
         while self.count() > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || self.is_given_up() {
                 return false;
             }
             (last_out, _) = self.emptied.wait_timeout(last_out, left).unwrap_or_else(PoisonError::into_inner);
         }
         true
+    }
+
+    /// Ends every wait, now and later, as if its deadline were over.
+    pub fn give_up(&self) {
+        let _last_out = self.last_out.lock().unwrap_or_else(PoisonError::into_inner);
+        self.given_up.store(true, Ordering::Release);
+        self.emptied.notify_all();
+    }
+
+    /// Whether somebody has given up.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
     }
 }
 
