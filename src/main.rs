@@ -123,27 +123,32 @@ fn run(activated: io::Result<(Vec<Passed>, Vec<String>)>, config: Config) -> Res
     let cut_short = balancer.drain_cutter();
     let mut asked = (word == Word::End).then(Instant::now);
     let mut is_cut = false;
-    thread::spawn(move || {
+    let end_of_delay = end_delay.clone();
+    let heed_signals = move || {
         loop {
             match next() {
                 Word::Reload => reopen_logs(), // a log may be rotated while a long drain goes on
-                Word::Taken => _ = end_delay.send(()),
+                Word::Taken => _ = end_of_delay.send(()),
                 Word::End if asked.is_some_and(|last| last.elapsed() < ECHO) => {}
                 Word::End if is_cut => std::process::exit(i32::from(CUT)), // asked three times: not even a farewell
                 Word::End => {
                     if asked.replace(Instant::now()).is_some() {
                         is_cut = true;
                         cut_short();
-                        let _is_over = end_delay.send(());
+                        let _is_over = end_of_delay.send(());
                     }
                 }
             }
         }
-    });
+    };
+    if let Err(error) = thread::Builder::new().name("signals".to_owned()).spawn(heed_signals) {
+        log::warn!("while this process drains it hears no signal: {error}");
+    }
     if !delay.is_zero() {
         log::info!("draining: accepting goes on for {delay:?}");
         let _is_over_or_taken = delay_ends.recv_timeout(delay);
     }
+    drop(end_delay); // kept until here: whoever waits for it waits in full though no thread hears signals
     log::info!("draining: what is in flight is finished, for at most {timeout:?}");
     if balancer.drain(timeout) {
         return Ok(ExitCode::SUCCESS);

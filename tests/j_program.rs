@@ -10,12 +10,13 @@ mod support;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
-use std::process::Stdio;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use program::{Program, command, command_after, run};
-use rustix::process::Signal;
+use rustix::process::{Signal, geteuid};
 use support::{Backend, Client, End, Gate, PATIENCE, Response, each, eventually};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -427,6 +428,41 @@ fn what_a_second_signal_cuts_is_told_and_never_looks_whole() {
         assert_eq!(log.lines().filter(|line| line.ends_with(" shutdown")).count(), 2, "{log}");
     }
     gate.open();
+}
+
+#[test]
+fn a_drain_goes_on_where_no_thread_can_be_had() {
+    let as_another = |mut command: Command| {
+        if geteuid().is_root() {
+            command.uid(47111); // no limit of threads holds for root
+        }
+        command
+    };
+    if let Err(error) = as_another(command()).arg("--version").stdout(Stdio::null()).status() {
+        println!("skipped: another user can't run the program: {error}");
+        return;
+    }
+    let gate = Gate::new();
+    let backend = holding(&gate);
+    let flags = ["--listen", "127.0.0.1:0", "--drain-delay", "2s", &backend.url()];
+    let mut program = Program::listening(as_another(command()).args(flags));
+    let mut client = Client::connect(program.address());
+    client.send(GET_HELD);
+    backend.wait_for_requests(1);
+    let (id, limit) = (program.id().to_string(), Command::new("prlimit"));
+    let limited = as_another(limit).args(["--nproc=1", "--pid", &id]).status();
+    if !limited.is_ok_and(|status| status.success()) {
+        println!("skipped: no limit of threads can be set");
+        gate.open();
+        return;
+    }
+    program.terminate();
+    program.stderr.wait_for("accepting goes on");
+    assert_eq!(get(&mut Client::connect(program.address())).status, 200, "the delay is not cut short");
+    program.stderr.wait_for("what is in flight is finished");
+    gate.open();
+    assert_eq!(client.read_response("GET").status, 200);
+    assert_eq!(program.exit_code(), 0);
 }
 
 #[test]
