@@ -1,6 +1,6 @@
 //! The program: flags in, exit code out. Everything that a test would want is in the library.
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use std::io::{self, IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -54,6 +54,8 @@ fn run(activated: io::Result<(Vec<Passed>, Vec<String>)>, config: Config) -> Res
     for complaint in complaints {
         log::warn!("{complaint}");
     }
+    // A file that may not grow any more is an error of whoever writes it. Unheeded, this would end the process.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(system("the signals"))?;
     let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT]).map_err(system("the signals"))?;
     let is_taken = Arc::new(AtomicBool::new(false));
     let mut next = {

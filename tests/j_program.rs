@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use program::{Program, command, command_after, run};
 use rustix::process::{Signal, geteuid};
-use support::{Backend, Client, End, Gate, PATIENCE, Response, each, eventually};
+use support::{Backend, Client, End, Folder, Gate, PATIENCE, Response, each, eventually};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const GET_HELD: &[u8] = b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -462,6 +462,25 @@ fn a_drain_goes_on_where_no_thread_can_be_had() {
     program.stderr.wait_for("what is in flight is finished");
     gate.open();
     assert_eq!(client.read_response("GET").status, 200);
+    assert_eq!(program.exit_code(), 0);
+}
+
+#[test]
+fn a_limit_of_file_sizes_stops_the_log_and_not_the_traffic() {
+    let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let folder = Folder::new();
+    let log = folder.path("access.log");
+    let mut command = command_after("ulimit -f 1");
+    command.args(["--listen", "127.0.0.1:0", "--access-log-file", &log, &backend.url()]);
+    let mut program = Program::listening(&mut command);
+    let mut client = Client::connect(program.address());
+    let mut answered = 0;
+    while !program.stderr.so_far().contains("access log") {
+        assert_eq!(get(&mut client).status, 200);
+        answered += 1;
+        assert!(answered < 100_000, "no line is lost");
+    }
+    program.terminate();
     assert_eq!(program.exit_code(), 0);
 }
 
