@@ -15,8 +15,8 @@
 //! accept, and at no moment nobody can. If the new process ends before its last word, or takes too long, the old one
 //! goes on as if nothing had happened. If the old one ends sooner, the new one has the sockets all the same.
 //!
-//! Only the same user, or root, may take: the file is for its owner alone, and both sides ask the kernel whom they have
-//! before them.
+//! Only the same user may take: the file is for its owner alone, and both sides ask the kernel whom they have before
+//! them. Root is believed by anybody and believes nobody else, so it can't take over from another user.
 
 use super::listener::Passed;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -353,7 +353,7 @@ fn wait(socket: impl AsFd, stop: &UnixStream, limit: Option<Duration>) -> io::Re
     }
 }
 
-/// The same user as we, or root.
+/// The same user as we, or root. Both sides ask, so root as the new process meets its own refusal.
 fn check_peer(peer: &UnixStream) -> io::Result<()> {
     let user = sockopt::socket_peercred(peer)?.uid;
     if user.is_root() || user == geteuid() { Ok(()) } else { Err(ErrorKind::PermissionDenied.into()) }
