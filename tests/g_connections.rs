@@ -387,6 +387,21 @@ fn a_gentle_close_has_an_end() {
 }
 
 #[test]
+fn who_had_sent_much_before_it_looked_hears_the_answer_all_the_same() {
+    let backend = Backend::answering(OK);
+    let flags = ["--listen", "127.0.0.1:0", "--access-log", "off", "--backend", &backend.url()];
+    let mut config = Config::from_args(flags).unwrap();
+    config.timeouts.linger = Duration::from_secs(3600); // however slow this machine is
+    let house = House { balancer: Balancer::start(config).unwrap(), backend };
+    let mut client = house.client();
+    client.send(b"POST / HTTP/1.1\r\nContent-Length: 8388608\r\n\r\n"); // it lacks a Host
+    assert!(client.try_send(&vec![b'y'; 8 * 1024 * 1024]), "nobody listens any more");
+    assert_eq!(client.read_response("POST").status, 400, "{}", client.story());
+    drop(client);
+    house.comes_to_rest();
+}
+
+#[test]
 fn a_client_that_has_said_that_it_sends_no_more_is_not_waited_for() {
     let backend = Backend::answering(OK);
     let flags = ["--listen", "127.0.0.1:0", "--access-log", "off", "--backend", &backend.url()];

@@ -9,8 +9,9 @@ use crate::net::{Connection, Wants};
 use std::io;
 use std::time::Instant;
 
-/// 2 MiB: a client that is still sending that much has not looked at our answer.
-const MOST: usize = 2 * 1024 * 1024;
+/// 16 MiB: more than the kernels on both sides hold of what was sent before our answer could be looked at. Whoever sends
+/// that much behind it has not looked.
+const MOST: usize = 16 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Linger {
@@ -50,9 +51,15 @@ impl Linger {
             }
         }
         while self.discarded < MOST {
+            if desk.budget == 0 && desk.spend(client).is_ok() {
+                return Err(Stop::NotYet(Wait::client(Wants::READABLE)));
+            }
             match client.read(&mut desk.inbound) {
                 Ok(0) => return Ok(()),
-                Ok(n) => self.discarded += n,
+                Ok(n) => {
+                    self.discarded += n;
+                    desk.budget = desk.budget.saturating_sub(n);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Err(Stop::NotYet(Wait::client(Wants::READABLE)));
                 }
