@@ -87,6 +87,7 @@ fn take_turns(mut client: Box<Client>, desk: &mut Desk, shared: &Arc<Shared>) {
     while let Some(Turn::Park(watch)) = guarded(&mut client, desk) {
         match shared.lot.park(client, watch) {
             Err(Unparked::Ready(back)) => client = back,
+            Err(Unparked::Refused(back)) if back.has_news() => client = back,
             Err(Unparked::Refused(client)) => return end(client, desk),
             Ok(()) => return,
         }

@@ -172,6 +172,14 @@ impl Client {
         !self.is_known || self.since.elapsed() < pause || self.connection.glance() == Glance::Bytes
     }
 
+    /// Whether its next request is here, or its end, and no event has told of it yet.
+    pub fn has_news(&self) -> bool {
+        if self.is_between_requests() {
+            self.connection.look_again();
+        }
+        self.is_between_requests() && self.connection.is_stirring()
+    }
+
     /// Does everything that can be done now without waiting.
     pub fn turn(&mut self, desk: &mut Desk) -> Turn {
         if let Some(watched) = &self.watched {
