@@ -325,19 +325,22 @@ fn a_drain_without_clients_ends_at_once() {
     assert_eq!(program.exit_code(), 0);
 }
 
+/// Says this to whoever asks for `/half`, and nothing to others; and no more until the gate is open.
+fn saying_half(half: &'static [u8], gate: &Gate) -> Backend {
+    let gate = gate.clone();
+    Backend::start(move |connection| {
+        let Some(request) = connection.read_request() else { return };
+        if request.target == "/half" {
+            connection.send(half);
+        }
+        gate.pass();
+    })
+}
+
 #[test]
 fn what_a_drain_does_not_finish_in_time_is_cut() {
     let gate = Gate::new();
-    let backend = {
-        let gate = gate.clone();
-        Backend::start(move |connection| {
-            let Some(request) = connection.read_request() else { return };
-            if request.target == "/half" {
-                connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf");
-            }
-            gate.pass();
-        })
-    };
+    let backend = saying_half(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf", &gate);
     let mut program = Program::start(["--drain-timeout", "200ms", &backend.url()]);
     let mut waiting = Client::connect(program.address());
     waiting.send(GET);
@@ -395,16 +398,7 @@ fn a_second_signal_ends_it_at_once() {
 #[test]
 fn what_a_second_signal_cuts_is_told_and_never_looks_whole() {
     let gate = Gate::new();
-    let backend = {
-        let gate = gate.clone();
-        Backend::start(move |connection| {
-            let Some(request) = connection.read_request() else { return };
-            if request.target == "/half" {
-                connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n");
-            }
-            gate.pass();
-        })
-    };
+    let backend = saying_half(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", &gate);
     for (nth, delay) in ["0s", "1h"].into_iter().enumerate() {
         let flags = ["--drain-timeout", "1h", "--drain-delay", delay, &backend.url()];
         let mut program = Program::start(flags);

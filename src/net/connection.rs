@@ -491,7 +491,7 @@ impl Connection {
         self.hints.read(self.key) & (CLOSED | BROKEN) != 0
     }
 
-    /// Whether the kernel has said that the connection is broken. What came before may still be read.
+    /// Whether the kernel has said that the connection is broken, by an event or a call. What came before may still be read.
     pub fn is_broken(&self) -> bool {
         self.hints.read(self.key) & (BROKEN | LOST) != 0
     }
